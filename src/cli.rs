@@ -16,7 +16,7 @@ use crate::command::check::CheckCommand;
 use crate::command::output;
 use crate::config::raw::PREFIX;
 use crate::config::schema::ShippedFile;
-use crate::config::{self, Loaded, SettingFiles, Settings};
+use crate::config::{self, SettingFiles, Settings};
 use crate::error::{Error, ExitKind, Result};
 use crate::foreign;
 use crate::page::auth::UserRole as AccessRole;
@@ -193,56 +193,61 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<()> {
             return output::written(error.print()).and_then(|()| output::finish());
         }
     };
-    let load = |file: Option<ShippedFile>| -> Result<(Loaded, SettingFiles)> {
-        let places = places(cli.config.clone(), file)?;
-        let loaded = config::load(&places)?;
-        // A role logs the notices itself.
-        if cli.role.is_none() {
-            loaded.notices.iter().for_each(|notice| output::note(format_args!("note: {notice}")));
-        }
-        Ok((loaded, places))
-    };
-    // What librdkafka opens itself must be regular files: it would wait for the writer of a named pipe.
-    let load_for_kafka = || -> Result<Settings> {
-        let settings = load(Some(ShippedFile::Detector))?.0.settings;
-        role::files::usable_for_kafka(&settings)?;
-        Ok(settings)
-    };
     if let (Some(_), Some(name)) = (&cli.config, cli.command.as_ref().and_then(Command::without_settings)) {
         output::note(format_args!("note: {name} takes its settings from its options; --config is not read"));
     }
     let done = match (cli.role, cli.command) {
         (Some(role), None) => {
-            let (loaded, places) = load(Some(role.file()))?;
-            role::run(role, &loaded, &places)
+            let places = places(cli.config, Some(role.file()))?;
+            // A role logs the notices itself.
+            config::load(&places).and_then(|loaded| role::run(role, &loaded, &places))
         }
-        (None, Some(Command::Check(check))) => {
+        (None, Some(command)) => execute(command, cli.config),
+        (Some(_), Some(_)) => {
+            Err(Error::new(ExitKind::Usage, "--role runs a role; it goes with no command but `check --role`"))
+        }
+        (None, None) => Err(Error { is_report: true, ..Error::usage(Cli::command().render_help()) }),
+    };
+    done.and_then(|()| output::finish())
+}
+
+/// Executes a command with the settings that it needs.
+fn execute(command: Command, config: Option<PathBuf>) -> Result<()> {
+    let load = |file: ShippedFile| -> Result<Settings> {
+        let loaded = config::load(&places(config.clone(), Some(file))?)?;
+        loaded.notices.iter().for_each(|notice| output::note(format_args!("note: {notice}")));
+        Ok(loaded.settings)
+    };
+    // What librdkafka opens itself must be regular files: it would wait for the writer of a named pipe.
+    let load_for_kafka = || -> Result<Settings> {
+        let settings = load(ShippedFile::Detector)?;
+        role::files::usable_for_kafka(&settings)?;
+        Ok(settings)
+    };
+    match command {
+        Command::Check(check) => {
             // The limits of a series are those of the detector.
             let of_series = check.series.as_ref().map(|_| ShippedFile::Detector);
-            let places = places(cli.config.clone(), check.role.map(Role::file).or(of_series))?;
+            let places = places(config.clone(), check.role.map(Role::file).or(of_series))?;
             command::check::run(&check, &places)
         }
-        (None, Some(Command::Score(score))) => {
+        Command::Score(score) => {
             if let Some(note) = score::ignored_variables(std::env::vars_os().map(|(name, _)| name)) {
                 output::note(note);
             }
             command::score::run(&score)
         }
-        (None, Some(Command::Migrate)) => command::migrate::run(&load(Some(ShippedFile::Detector))?.0.settings),
-        (None, Some(Command::Topics)) => command::topics::run(&load_for_kafka()?),
-        (None, Some(Command::Status { forget: false })) => {
-            command::status::run(&load(Some(ShippedFile::Dashboard))?.0.settings)
-        }
+        Command::Migrate => command::migrate::run(&load(ShippedFile::Detector)?),
+        Command::Topics => command::topics::run(&load_for_kafka()?),
+        Command::Status { forget: false } => command::status::run(&load(ShippedFile::Dashboard)?),
         // The dashboard's database role may be read-only.
-        (None, Some(Command::Status { forget: true })) => {
-            command::status::forget(&load(Some(ShippedFile::Detector))?.0.settings)
-        }
-        (None, Some(Command::Dlq(dlq))) => command::dlq::run(&load_for_kafka()?, &dlq),
-        (None, Some(Command::Offsets { action })) => command::offsets::run(&load_for_kafka()?, action.as_ref()),
-        (None, Some(Command::Passwd(passwd))) => match &passwd.file {
+        Command::Status { forget: true } => command::status::forget(&load(ShippedFile::Detector)?),
+        Command::Dlq(dlq) => command::dlq::run(&load_for_kafka()?, &dlq),
+        Command::Offsets { action } => command::offsets::run(&load_for_kafka()?, action.as_ref()),
+        Command::Passwd(passwd) => match &passwd.file {
             Some(file) => command::passwd::run(&passwd, file),
             None => {
-                let users = load(Some(ShippedFile::Dashboard))?.0.settings.dashboard.users;
+                let users = load(ShippedFile::Dashboard)?.dashboard.users;
                 if users.is_empty() {
                     let remedy =
                         "dashboard.users is not set: name a file there, such as /etc/anomaly/tls/users, or with --file";
@@ -251,14 +256,9 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<()> {
                 command::passwd::run(&passwd, users.as_ref())
             }
         },
-        (None, Some(Command::Demo(demo))) => command::demo::run(&demo),
-        (None, Some(Command::Generate { document })) => command::generate::run(document, definition()),
-        (Some(_), Some(_)) => {
-            Err(Error::new(ExitKind::Usage, "--role runs a role; it goes with no command but `check --role`"))
-        }
-        (None, None) => Err(Error { is_report: true, ..Error::usage(Cli::command().render_help()) }),
-    };
-    done.and_then(|()| output::finish())
+        Command::Demo(demo) => command::demo::run(&demo),
+        Command::Generate { document } => command::generate::run(document, definition()),
+    }
 }
 
 /// Collects the sources of the settings. `/etc/anomaly` may be missing; a directory named with `--config` must exist.

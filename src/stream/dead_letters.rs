@@ -18,16 +18,16 @@ use crate::event::{RejectClass, Timestamp};
 /// Longest wait for an answer of the cluster.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
 /// Number of dead letters per transaction.
-const BATCH: usize = 500;
+const DEAD_LETTERS_PER_TRANSACTION: usize = 500;
 /// Headers of a receipt: position of the dead letter, and time of the replay.
-const RECEIPT: [&str; 3] = ["anomaly.replay.partition", "anomaly.replay.offset", "anomaly.replay.at"];
+const RECEIPT_HEADERS: [&str; 3] = ["anomaly.replay.partition", "anomaly.replay.offset", "anomaly.replay.at"];
 /// Header of a replayed record: the position of its dead letter.
-const ORIGIN: &str = "anomaly.replayed-from";
+const ORIGIN_HEADER: &str = "anomaly.replayed-from";
 /// Prefix of the headers that describe the rejection.
-const ERROR: &str = "anomaly.error.";
+const ERROR_PREFIX: &str = "anomaly.error.";
 /// Number of the record's own headers, which are the last ones. An older detector did not write it, and kept only the
 /// label.
-const OWN: &str = "anomaly.error.headers";
+const OWN_HEADERS_COUNT: &str = "anomaly.error.headers";
 
 /// Name and value of a header; the value may be null.
 pub(crate) type DeadLetterHeader = (String, Option<Vec<u8>>);
@@ -54,7 +54,7 @@ pub(crate) struct RejectedRecord {
 impl RejectedRecord {
     /// Returns the detector's header with this name, without the prefix `anomaly.error.`.
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
-        text(self.headers[..self.own_from()].iter(), |key| key.strip_prefix(ERROR) == Some(name))
+        text(self.headers[..self.own_from()].iter(), |key| key.strip_prefix(ERROR_PREFIX) == Some(name))
     }
 
     /// Returns the partition that the rejected record came from, as the headers name it.
@@ -71,13 +71,14 @@ impl RejectedRecord {
     /// Returns all headers of the detector, without the prefix, in order.
     pub(crate) fn said(&self) -> impl Iterator<Item = (&str, &Option<Vec<u8>>)> {
         let ours = self.headers[..self.own_from()].iter();
-        ours.filter_map(|(key, value)| Some((key.strip_prefix(ERROR)?, value)))
+        ours.filter_map(|(key, value)| Some((key.strip_prefix(ERROR_PREFIX)?, value)))
     }
 
     /// Returns the index of the record's first own header.
     fn own_from(&self) -> usize {
         let all = self.headers.len();
-        let own = text(self.headers.iter(), |key| key == OWN).and_then(|count| count.parse::<usize>().ok());
+        let own =
+            text(self.headers.iter(), |key| key == OWN_HEADERS_COUNT).and_then(|count| count.parse::<usize>().ok());
         own.map_or(all, |own| all.saturating_sub(own))
     }
 
@@ -85,8 +86,8 @@ impl RejectedRecord {
     /// another program copied them from the dead letters.
     pub(crate) fn own_headers(&self) -> impl Iterator<Item = &DeadLetterHeader> {
         let own = self.own_from();
-        let older = self.headers[..own].iter().filter(|(key, _)| !key.starts_with(ERROR));
-        let is_own = |(key, _): &&DeadLetterHeader| !key.starts_with(ERROR) && key != ORIGIN;
+        let older = self.headers[..own].iter().filter(|(key, _)| !key.starts_with(ERROR_PREFIX));
+        let is_own = |(key, _): &&DeadLetterHeader| !key.starts_with(ERROR_PREFIX) && key != ORIGIN_HEADER;
         older.chain(&self.headers[own..]).filter(is_own)
     }
 
@@ -200,8 +201,9 @@ fn headers(record: &ConsumedRecord<'_>) -> Vec<DeadLetterHeader> {
 /// headers. A dead letter may have these too, from the rejected record.
 fn receipt(record: &ConsumedRecord<'_>) -> Option<((i32, i64), String)> {
     let headers = headers(record);
-    let is_receipt = headers.iter().map(|(key, _)| key.as_str()).eq(RECEIPT);
-    let [partition, offset, at] = RECEIPT.map(|name| text(headers.iter().filter(|_| is_receipt), |key| key == name));
+    let is_receipt = headers.iter().map(|(key, _)| key.as_str()).eq(RECEIPT_HEADERS);
+    let [partition, offset, at] =
+        RECEIPT_HEADERS.map(|name| text(headers.iter().filter(|_| is_receipt), |key| key == name));
     Some(((partition?.parse().ok()?, offset?.parse().ok()?), at?.to_owned()))
 }
 
@@ -242,7 +244,7 @@ pub(crate) struct RefusedDeadLetters {
 /// Maximum number of refused dead letters that are named.
 const MAX_NAMED: usize = 10;
 /// Maximum number of attempts to send a batch that no topic refuses.
-const ATTEMPTS: usize = 5;
+const MAX_ATTEMPTS: usize = 5;
 /// Time between two of these attempts.
 const ATTEMPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -272,7 +274,7 @@ impl DeadLetterReplayer {
     /// 69: the transaction was not committed, or its outcome is unknown. The next run decides by the receipts.
     pub(crate) fn send(&mut self, dead_letter: RejectedRecord) -> Result<()> {
         self.waiting.push(dead_letter);
-        if self.waiting.len() >= BATCH { self.flush() } else { Ok(()) }
+        if self.waiting.len() >= DEAD_LETTERS_PER_TRANSACTION { self.flush() } else { Ok(()) }
     }
 
     /// Sends and commits the waiting dead letters.
@@ -302,7 +304,7 @@ impl DeadLetterReplayer {
                 break fault;
             }
             attempts += 1;
-            if !is_aborted || attempts == ATTEMPTS {
+            if !is_aborted || attempts == MAX_ATTEMPTS {
                 return Err(failed(&self.servers)(fault));
             }
             // After a refusal librdkafka can also purge records of the next transaction.
@@ -339,7 +341,7 @@ fn failed(servers: &str) -> impl Fn(Fault) -> Error {
 fn replayed(dead_letter: &RejectedRecord, topic: &str) -> OutgoingRecord {
     let place = format!("{topic}[{}]@{}", dead_letter.partition, dead_letter.offset);
     let own = dead_letter.own_headers().map(|(name, value)| (Cow::Owned(name.clone()), value.clone()));
-    let origin = (Cow::Borrowed(ORIGIN), Some(place.into_bytes()));
+    let origin = (Cow::Borrowed(ORIGIN_HEADER), Some(place.into_bytes()));
     OutgoingRecord {
         output: OutputTopic::Named {
             topic: dead_letter.header("topic").unwrap_or_default().to_owned(),
@@ -355,7 +357,7 @@ fn replayed(dead_letter: &RejectedRecord, topic: &str) -> OutgoingRecord {
 /// Creates the receipt of a dead letter, for the same partition.
 fn receipt_of(dead_letter: &RejectedRecord, topic: &str, now: &str) -> OutgoingRecord {
     let receipt = [dead_letter.partition.to_string(), dead_letter.offset.to_string(), now.to_owned()];
-    let headers = RECEIPT.into_iter().zip(receipt);
+    let headers = RECEIPT_HEADERS.into_iter().zip(receipt);
     OutgoingRecord {
         output: OutputTopic::Named { topic: topic.to_owned(), partition: Some(dead_letter.partition) },
         key: dead_letter.key.clone(),

@@ -6,7 +6,7 @@ use super::standstill::{StandingPartition, Standstill};
 use crate::health::listed;
 
 /// Time after which an open transaction is reported: the stable end does not move although there are records beyond it.
-pub(crate) const HOLD: Duration = Duration::from_secs(5);
+pub(crate) const MIN_OPEN_TIME: Duration = Duration::from_secs(5);
 
 /// The stable ends of the partitions of one topic.
 #[derive(Default)]

@@ -23,7 +23,7 @@ use crate::ledger::{Ledger, LedgerError, SinkRecord};
 use crate::meter::Meter;
 use crate::stop::Stop;
 use crate::stream::identity::{IdentityWatch, TopicSameness};
-use crate::stream::open_transactions::{HOLD, OpenTransactions};
+use crate::stream::open_transactions::{MIN_OPEN_TIME, OpenTransactions};
 use crate::stream::standstill::Stall;
 use crate::stream::unassigned::{UnassignedPartitions, VainRebalances};
 use batch_size::BatchSize;
@@ -305,7 +305,7 @@ impl<'a, R: GroupConsumer> Sink<'a, R> {
         let (topic, now) = (&self.settings.topics.anomalies, self.reader.now());
         self.component.report_deleted(topic, "stored");
         // A detector's own transactions in this topic last as long as its commits.
-        let hold = HOLD + self.settings.detector.commit_interval;
+        let hold = MIN_OPEN_TIME + self.settings.detector.commit_interval;
         let open = self.transactions.watch(topic, now, hold, ends_of.into_iter()).map(|places| {
             let advice = "they are stored when it ends; `kafka-transactions.sh find-hanging` names its producer";
             (ConditionSeverity::Degraded, format!("{places}; {advice}"))

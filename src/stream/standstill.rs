@@ -7,7 +7,7 @@ use crate::health::listed;
 use crate::stream::client::ReadFailures;
 
 /// Time without progress after which a reader is reported, although records wait for it.
-pub(crate) const STALLED: Duration = Duration::from_secs(60);
+pub(crate) const STALL_TIME: Duration = Duration::from_secs(60);
 /// Additional time for each partition of the reader. While it catches up, the broker sends a part of each in turn.
 const TIME_PER_PARTITION: Duration = Duration::from_secs(1);
 /// Maximum time between two calls that counts. A process that was suspended does not know what happened meanwhile.
@@ -15,7 +15,7 @@ const MAX_CALL_GAP: Duration = Duration::from_secs(2);
 
 /// Share of the time that counts while the reader is busy: one part of this number. The broker then sends a part of each
 /// partition in turn.
-const BUSY: u32 = 10;
+const BUSY_TIME_SHARE: u32 = 10;
 
 /// A partition that stands still.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,9 +88,9 @@ impl Stall {
     ) -> Vec<StandingPartition> {
         let passed = now.saturating_sub(self.looked).min(MAX_CALL_GAP);
         self.looked = now;
-        self.counted += if std::mem::take(&mut self.is_busy) { passed / BUSY } else { passed };
+        self.counted += if std::mem::take(&mut self.is_busy) { passed / BUSY_TIME_SHARE } else { passed };
         let ends = ends.collect::<BTreeMap<_, _>>();
-        let hold = STALLED + grace + TIME_PER_PARTITION * u32::try_from(ends.len()).unwrap_or(u32::MAX);
+        let hold = STALL_TIME + grace + TIME_PER_PARTITION * u32::try_from(ends.len()).unwrap_or(u32::MAX);
         self.standstill.watch(self.counted, hold, ends.into_iter())
     }
 

@@ -14,9 +14,9 @@ use crate::stream::client::AssignmentReading;
 
 /// Time for which a partition must be unassigned before it is reported and a rebalance is forced. The leader of the
 /// group notices added partitions within 5 s.
-const HOLD: Duration = Duration::from_secs(7);
+const UNASSIGNED_TIME: Duration = Duration::from_secs(7);
 /// Number of observations that must agree.
-const AGREE: u32 = 3;
+const MIN_AGREEING_READINGS: u32 = 3;
 /// Time between two observations after which they do not confirm each other.
 const APART: Duration = Duration::from_secs(60);
 /// Time after a rebalance after which partitions that are still unassigned degrade the component.
@@ -134,7 +134,9 @@ impl UnassignedPartitions {
 
     /// Returns the partitions that are certainly unassigned, and the time since which the first of them is.
     fn confirmed(&self, now: Duration) -> Option<(BTreeSet<i32>, Duration)> {
-        let is_sure = |since: Duration, readings: u32| readings >= AGREE && now.saturating_sub(since) >= HOLD;
+        let is_sure = |since: Duration, readings: u32| {
+            readings >= MIN_AGREEING_READINGS && now.saturating_sub(since) >= UNASSIGNED_TIME
+        };
         let sure = self.unassigned.iter().filter(|(_, (since, readings))| is_sure(*since, *readings));
         let since = sure.clone().map(|(_, (since, _))| *since).min()?;
         Some((sure.map(|(partition, _)| *partition).collect(), since))
@@ -147,7 +149,7 @@ impl UnassignedPartitions {
             return false;
         };
         let wait = match self.rebalances.get() {
-            0 => Some(HOLD),
+            0 => Some(UNASSIGNED_TIME),
             vain => WAITS.get(vain - 1).copied(),
         };
         let since = since.max(self.rebalanced.unwrap_or_default());

@@ -16,7 +16,6 @@ mod evictions;
 mod groups;
 mod judging;
 mod live;
-mod look;
 mod memory;
 mod offsets;
 mod oversize;
@@ -33,6 +32,7 @@ mod shortfall;
 mod skipping;
 mod snapshot_writer;
 mod splits;
+mod stored_state;
 mod takeover;
 mod watch;
 
@@ -53,12 +53,12 @@ use crate::stream::identity::IdentityWatch;
 use committing::Committing;
 use evictions::EvictionRate;
 use judging::RecordJudging;
-pub(crate) use look::look;
 pub(crate) use offsets::{OffsetChange, OffsetReport, OffsetTarget, accept_offsets, list_offsets, set_offsets};
 use restore::PartitionRestore;
 use session::WorkerSession;
 use shortfall::Shortfalls;
 use snapshot_writer::SnapshotWriter;
+pub(crate) use stored_state::check_stored_state;
 use watch::InputWatch;
 
 /// Minimum bytes of a sweep per transaction, so that a small sweep takes few transactions.

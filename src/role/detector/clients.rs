@@ -57,6 +57,6 @@ pub(crate) fn client_for_sink_offsets(settings: &Settings) -> Result<KafkaGroupC
 /// The error with which a start would stop, or why it cannot be known.
 pub fn check_state(settings: &Settings, partitions: &[i32]) -> Result<usize, String> {
     let state = client_for_check(settings)
-        .and_then(|mut client| crate::stream::worker::look(&mut client, settings, partitions));
+        .and_then(|mut client| crate::stream::worker::check_stored_state(&mut client, settings, partitions));
     state.map_err(|fault| fault.message)
 }

@@ -49,12 +49,12 @@ pub(super) struct Observer<T> {
 }
 
 impl<T: Default + Send + 'static> Observer<T> {
-    /// Starts the thread. It calls `look` at intervals, which stores what it finds, and returns its reading of the
+    /// Starts the thread. It calls `observe` at intervals, which stores what it finds, and returns its reading of the
     /// assignment.
     pub(super) fn start(
         name: &str,
         config: ClientConfig,
-        mut look: impl FnMut(&BaseConsumer<ConsumerEvents>, &Observed<T>) -> AssignmentReading + Send + 'static,
+        mut observe: impl FnMut(&BaseConsumer<ConsumerEvents>, &Observed<T>) -> AssignmentReading + Send + 'static,
     ) -> Self {
         let seen = Arc::new(Observed::default());
         let theirs = seen.clone();
@@ -63,7 +63,7 @@ impl<T: Default + Send + 'static> Observer<T> {
             let Ok(consumer) = opened else { return };
             consumer.context().close();
             while !theirs.is_over() {
-                let reading = look(&consumer, &theirs);
+                let reading = observe(&consumer, &theirs);
                 let is_whole = reading.found.is_ok_and(|assignment| assignment.unassigned.is_empty());
                 std::thread::park_timeout(if is_whole { OBSERVATION_INTERVAL } else { UNASSIGNED_INTERVAL });
             }

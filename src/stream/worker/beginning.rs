@@ -92,26 +92,14 @@ impl<C: GroupAdministration + HistoryReader + TopicAdministration> Worker<'_, C>
     ) -> Result<FoundPartition, Fault> {
         let RestoredWindows { restore, checkpoint, keys, .. } = windows;
         let settings = self.session.settings;
-        let (topic, state) = (&settings.topics.raw_events, &settings.topics.state);
+        let topic = &settings.topics.raw_events;
         if let Some((expected, found)) = keys.difference() {
             let fault = advice::missing(settings, partition, expected, found);
             return Err(self.confirm(fault, partition, standing)?);
         }
         let live = keys.digest();
         let Some(mut checkpoint) = checkpoint else {
-            if settings.detector.keeps_state() && matches!(standing, CommittedOffset::At(_)) {
-                tracing::warn!(topic, partition, "{state} has no windows of this partition: reading the input back");
-            }
-            if let CommittedOffset::Earlier(offset) = standing {
-                tracing::warn!(
-                    topic,
-                    partition,
-                    offset,
-                    from = at.offset,
-                    "the committed offset is of another program, and no detector has judged this partition: detector.start \
-                     decides where judging begins"
-                );
-            }
+            self.warn_without_checkpoint(partition, standing, at);
             let mut checkpoint = Checkpoint::begin(settings, &self.judging.detector, identity, first, at);
             checkpoint.live = Some(live);
             return Ok(FoundPartition { restore, checkpoint, live, is_news: settings.detector.keeps_state() });
@@ -136,22 +124,27 @@ impl<C: GroupAdministration + HistoryReader + TopicAdministration> Worker<'_, C>
                 "settings changed: the new settings apply from this offset"
             );
         }
-        if checkpoint.topic_id.is_none() && identity.id.is_some() {
-            checkpoint.topic_id.clone_from(&identity.id);
-            is_news = true;
+        is_news |= note_identity(&mut checkpoint, partition, identity);
+        Ok(FoundPartition { restore, checkpoint, live, is_news })
+    }
+
+    /// Logs why a partition begins without stored windows, if that is unexpected.
+    fn warn_without_checkpoint(&self, partition: i32, standing: CommittedOffset, at: &Progress) {
+        let settings = self.session.settings;
+        let (topic, state) = (&settings.topics.raw_events, &settings.topics.state);
+        if settings.detector.keeps_state() && matches!(standing, CommittedOffset::At(_)) {
+            tracing::warn!(topic, partition, "{state} has no windows of this partition: reading the input back");
         }
-        if checkpoint.partitions != identity.partitions {
+        if let CommittedOffset::Earlier(offset) = standing {
             tracing::warn!(
                 topic,
                 partition,
-                "the topic had {} partitions and has {}: devices whose partition changed start with an empty window",
-                checkpoint.partitions,
-                identity.partitions
+                offset,
+                from = at.offset,
+                "the committed offset is of another program, and no detector has judged this partition: detector.start \
+                 decides where judging begins"
             );
-            checkpoint.partitions = identity.partitions;
-            is_news = true;
         }
-        Ok(FoundPartition { restore, checkpoint, live, is_news })
     }
 
     /// Checks before a commit that the input was not recreated since the takeover. After a fault it waits for the answer.
@@ -234,4 +227,25 @@ impl<C: GroupAdministration + HistoryReader + TopicAdministration> Worker<'_, C>
         let has_moved = now.get(&partition).copied().unwrap_or(CommittedOffset::New) != standing;
         Ok(if has_moved { Fault { remedy: Remedy::Rebuild, ..fault } } else { fault })
     }
+}
+
+/// Updates the id and the number of partitions in the checkpoint. Returns whether one has changed.
+fn note_identity(checkpoint: &mut Checkpoint, partition: i32, identity: &TopicIdentity) -> bool {
+    let mut is_news = false;
+    if checkpoint.topic_id.is_none() && identity.id.is_some() {
+        checkpoint.topic_id.clone_from(&identity.id);
+        is_news = true;
+    }
+    if checkpoint.partitions != identity.partitions {
+        tracing::warn!(
+            topic = checkpoint.topic,
+            partition,
+            "the topic had {} partitions and has {}: devices whose partition changed start with an empty window",
+            checkpoint.partitions,
+            identity.partitions
+        );
+        checkpoint.partitions = identity.partitions;
+        is_news = true;
+    }
+    is_news
 }

@@ -12,11 +12,11 @@ use crate::stream::progress::ProgressByPartition;
 /// Period over which evictions are counted.
 const COUNTING_PERIOD: Duration = Duration::from_secs(60);
 /// Interval between two evaluations.
-const STEP: Duration = Duration::from_secs(1);
+const EVALUATION_INTERVAL: Duration = Duration::from_secs(1);
 /// Minimum number of evictions within a minute that is reported.
-const LEAST: u64 = 100;
+const MIN_EVICTIONS: u64 = 100;
 /// Number of events per eviction above which evictions are not reported.
-const EVENTS: u64 = 10;
+const MAX_EVENTS_PER_EVICTION: u64 = 10;
 
 /// Evictions and events of a worker, per second.
 #[derive(Default)]
@@ -37,10 +37,10 @@ impl EvictionRate {
         positions: &ProgressByPartition,
         settings: &DetectionSettings,
         now: Duration,
-        part: &Component,
+        component: &Component,
     ) {
         self.evicted.add(evicted);
-        if self.steps.back().is_some_and(|(last, ..)| now.saturating_sub(*last) < STEP) {
+        if self.steps.back().is_some_and(|(last, ..)| now.saturating_sub(*last) < EVALUATION_INTERVAL) {
             return;
         }
         let passed = positions
@@ -55,8 +55,8 @@ impl EvictionRate {
             self.steps.pop_front();
         }
         match self.complaint(settings) {
-            Some(why) => part.raise(ConditionCode::EvictionRate, ConditionSeverity::Degraded, why),
-            None => part.clear(ConditionCode::EvictionRate),
+            Some(why) => component.raise(ConditionCode::EvictionRate, ConditionSeverity::Degraded, why),
+            None => component.clear(ConditionCode::EvictionRate),
         }
     }
 
@@ -66,7 +66,7 @@ impl EvictionRate {
         self.steps.iter().for_each(|(.., evicted)| sum.add(*evicted));
         let Evictions { full, idle, memory } = sum;
         let all = full + idle + memory;
-        if all < LEAST || all.saturating_mul(EVENTS) < events {
+        if all < MIN_EVICTIONS || all.saturating_mul(MAX_EVENTS_PER_EVICTION) < events {
             return None;
         }
         let found = format!("{all} series were evicted within a minute in which {events} records were read");
@@ -101,18 +101,18 @@ mod tests {
     /// Simulates a minute with these events and evictions per second. Returns the conditions then, and their number two
     /// minutes later.
     fn minute(events: u64, evicted: Evictions) -> (Vec<String>, usize) {
-        let part = Health::default().component("w");
+        let component = Health::default().component("w");
         let (mut rate, settings) = (EvictionRate::default(), DetectionSettings::default());
         let mut counts = OutcomeCounts::default();
         let mut step = |second: u64, events: u64, evicted| {
             counts.learning += events;
             let positions = ProgressByPartition::from([(0, Progress { counts, ..Progress::default() })]);
-            rate.watch(evicted, &positions, &settings, Duration::from_secs(second), &part);
+            rate.watch(evicted, &positions, &settings, Duration::from_secs(second), &component);
         };
         (0..60).for_each(|second| step(second, events, evicted));
-        let then = part.conditions().into_iter().map(|condition| condition.message).collect();
+        let then = component.conditions().into_iter().map(|condition| condition.message).collect();
         (60..180).for_each(|second| step(second, events, Evictions::default()));
-        (then, part.conditions().len())
+        (then, component.conditions().len())
     }
 
     #[test]

@@ -6,13 +6,13 @@ use std::time::Duration;
 use crate::stream::client::{Fault, OutgoingRecord, OutputTopic, TransactionalProducer};
 
 /// Maximum bytes of a group after the first refusal. librdkafka's batches have at most about four times as many.
-const FIRST: usize = 256 << 10;
+const FIRST_GROUP_BYTES: usize = 256 << 10;
 /// Bytes of a group below which each record is a group.
-const LEAST: usize = 1 << 10;
+const MIN_GROUP_BYTES: usize = 1 << 10;
 /// Factor between two sizes of groups.
-const STEP: usize = 4;
+const SIZE_FACTOR: usize = 4;
 /// Time after a refusal, after which larger groups are tried.
-pub(super) const RETRY: Duration = Duration::from_secs(600);
+pub(super) const LARGER_GROUPS_AFTER: Duration = Duration::from_secs(600);
 
 /// A record that its topic refuses for its own size.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,7 +45,7 @@ pub(super) struct RecordGroups {
 
 impl Default for RecordGroups {
     fn default() -> Self {
-        RecordGroups { most: None, next_raise: Duration::ZERO, alone: None, retry: RETRY }
+        RecordGroups { most: None, next_raise: Duration::ZERO, alone: None, retry: LARGER_GROUPS_AFTER }
     }
 }
 
@@ -82,8 +82,8 @@ impl RecordGroups {
         if let Some(alone) = self.alone.take() {
             return SizeRefusal::Alone(alone);
         }
-        let most = self.most.map_or(FIRST, |most| most / STEP);
-        let most = if most < LEAST { 0 } else { most };
+        let most = self.most.map_or(FIRST_GROUP_BYTES, |most| most / SIZE_FACTOR);
+        let most = if most < MIN_GROUP_BYTES { 0 } else { most };
         self.most = Some(most);
         SizeRefusal::Smaller(most)
     }
@@ -92,7 +92,7 @@ impl RecordGroups {
     pub(crate) fn note_commit(&mut self, now: Duration) -> bool {
         let Some(most) = self.most.filter(|_| now >= self.next_raise) else { return false };
         self.next_raise = now + self.retry;
-        self.most = Some((most * STEP).max(LEAST)).filter(|most| *most <= FIRST);
+        self.most = Some((most * SIZE_FACTOR).max(MIN_GROUP_BYTES)).filter(|most| *most <= FIRST_GROUP_BYTES);
         true
     }
 }
@@ -109,10 +109,11 @@ mod tests {
         let alone = RefusedRecord { output: OutputTopic::State(3), key: b"s".to_vec(), size: 70_000 };
         groups.alone = Some(alone.clone());
         assert_eq!(groups.note_refusal(Duration::ZERO), SizeRefusal::Alone(alone));
-        assert!(!groups.note_commit(RETRY / 2));
-        let raised = (1..=6).map(|times| (groups.note_commit(RETRY * times), groups.most)).collect::<Vec<_>>();
+        assert!(!groups.note_commit(LARGER_GROUPS_AFTER / 2));
+        let raised =
+            (1..=6).map(|times| (groups.note_commit(LARGER_GROUPS_AFTER * times), groups.most)).collect::<Vec<_>>();
         let sizes = [1_024, 4_096, 16_384, 65_536, 262_144].map(|most| (true, Some(most)));
         assert_eq!((&raised[..5], raised[5]), (&sizes[..], (true, None)));
-        assert!(!groups.note_commit(RETRY * 7));
+        assert!(!groups.note_commit(LARGER_GROUPS_AFTER * 7));
     }
 }

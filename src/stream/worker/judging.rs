@@ -12,7 +12,7 @@ use crate::stream::client::{Consumed, Fault, RecordFetch, Remedy};
 use crate::stream::progress::ProgressByPartition;
 
 /// Time between two commits that only move offsets to the ends of partitions.
-const MOVE_ENDS: Duration = Duration::from_secs(1);
+const MOVE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The series of the assigned partitions, and the outcome of the records since the last commit.
 pub(super) struct RecordJudging {
@@ -86,7 +86,7 @@ impl RecordJudging {
     pub(crate) fn move_to_ends(&mut self, client: &impl RecordFetch) -> bool {
         let now = client.now();
         // A record that stops the worker has been read, but must not be passed.
-        if self.pending.poison.is_some() || now.saturating_sub(self.ends_moved) < MOVE_ENDS {
+        if self.pending.poison.is_some() || now.saturating_sub(self.ends_moved) < MOVE_INTERVAL {
             return false;
         }
         let mut has_moved = false;

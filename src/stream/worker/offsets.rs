@@ -19,9 +19,9 @@ use crate::stream::client::{
 use crate::stream::progress::{OutcomeCounts, Progress, ProgressByPartition};
 
 /// Longest wait for one answer of the cluster.
-const CALL: Duration = Duration::from_secs(15);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
 /// Limits for reading the state topic.
-const LIMITS: ReadLimits = ReadLimits { total: Duration::from_secs(600), silence: Duration::from_secs(30) };
+const STATE_READ_LIMITS: ReadLimits = ReadLimits { total: Duration::from_secs(600), silence: Duration::from_secs(30) };
 
 /// The offsets of one partition.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,10 +63,10 @@ pub(crate) struct OffsetChange {
 ///
 /// # Errors
 /// Returns why they cannot be read.
-pub(crate) fn list_offsets(log: &mut impl TransactionalClient) -> Result<Vec<OffsetReport>, Fault> {
-    let partitions = all_partitions(&insist(log, CALL, |log| log.identity())?);
-    let mut standings = insist(log, CALL, |log| log.committed(&partitions))?;
-    let mut bounds = insist(log, CALL, |log| log.bounds_of(HistoryTopic::Input, &partitions))?;
+pub(crate) fn list_offsets(client: &mut impl TransactionalClient) -> Result<Vec<OffsetReport>, Fault> {
+    let partitions = all_partitions(&insist(client, ANSWER_TIMEOUT, |client| client.identity())?);
+    let mut standings = insist(client, ANSWER_TIMEOUT, |client| client.committed(&partitions))?;
+    let mut bounds = insist(client, ANSWER_TIMEOUT, |client| client.bounds_of(HistoryTopic::Input, &partitions))?;
     let report = |partition: i32| OffsetReport {
         partition,
         standing: standings.remove(&partition).unwrap_or(CommittedOffset::New),
@@ -81,21 +81,21 @@ pub(crate) fn list_offsets(log: &mut impl TransactionalClient) -> Result<Vec<Off
 /// `Stop` if the partition does not exist, the input does not have the offset, or the state topic is of another group or
 /// damaged. Otherwise why the cluster did not commit, for example because the group has members.
 pub(crate) fn set_offsets<E: From<Fault>>(
-    log: &mut impl TransactionalClient,
+    client: &mut impl TransactionalClient,
     settings: &Settings,
     detector: &Detector,
     partition: Option<i32>,
     target: OffsetTarget,
     mut note: impl FnMut(&OffsetChange) -> Result<(), E>,
 ) -> Result<(), E> {
-    let mut writer = OffsetWriter::open(log, settings, detector)?;
+    let mut writer = OffsetWriter::open(client, settings, detector)?;
     let count = writer.identity.partitions;
     if let Some(partition) = partition.filter(|partition| !(0..count).contains(partition)) {
         let topic = &settings.topics.raw_events;
         let text = format_args!("{topic} has no partition {partition}, but {count} partitions from 0 on");
         return Err(Fault::new(Remedy::Stop, text).into());
     }
-    let reports = list_offsets(writer.log)?;
+    let reports = list_offsets(writer.client)?;
     let chosen = reports.iter().filter(|report| partition.is_none_or(|partition| partition == report.partition));
     // Every target is checked before the first commit.
     let targets =
@@ -114,13 +114,13 @@ pub(crate) fn set_offsets<E: From<Fault>>(
 /// # Errors
 /// Those of [`set_offsets`].
 pub(crate) fn accept_offsets<E: From<Fault>>(
-    log: &mut impl TransactionalClient,
+    client: &mut impl TransactionalClient,
     settings: &Settings,
     detector: &Detector,
     mut note: impl FnMut(&OffsetChange) -> Result<(), E>,
 ) -> Result<(), E> {
-    let mut writer = OffsetWriter::open(log, settings, detector)?;
-    for report in list_offsets(writer.log)? {
+    let mut writer = OffsetWriter::open(client, settings, detector)?;
+    for report in list_offsets(writer.client)? {
         let stored = writer.read_state(report.partition)?;
         let is_rewritten = writer.is_rewritten(&report)?;
         let Some(offset) = stored.accepted(&report, settings, is_rewritten) else { continue };
@@ -207,17 +207,17 @@ impl StoredState {
 
 /// Writes offsets with their checkpoints.
 struct OffsetWriter<'w, C> {
-    log: &'w mut C,
+    client: &'w mut C,
     settings: &'w Settings,
     detector: &'w Detector,
     identity: TopicIdentity,
 }
 
 impl<'w, C: TransactionalClient> OffsetWriter<'w, C> {
-    fn open(log: &'w mut C, settings: &'w Settings, detector: &'w Detector) -> Result<Self, Fault> {
-        insist(log, CALL, |log| log.init_transactions())?;
-        let identity = insist(log, CALL, |log| log.identity())?;
-        Ok(OffsetWriter { log, settings, detector, identity })
+    fn open(client: &'w mut C, settings: &'w Settings, detector: &'w Detector) -> Result<Self, Fault> {
+        insist(client, ANSWER_TIMEOUT, |client| client.init_transactions())?;
+        let identity = insist(client, ANSWER_TIMEOUT, |client| client.identity())?;
+        Ok(OffsetWriter { client, settings, detector, identity })
     }
 
     /// Returns the offset that the target means.
@@ -242,15 +242,15 @@ impl<'w, C: TransactionalClient> OffsetWriter<'w, C> {
             return Ok(stored);
         }
         let state = &self.settings.topics.state;
-        let bounds = insist(self.log, CALL, |log| log.bounds_of(HistoryTopic::State, &[partition]))?;
+        let bounds = insist(self.client, ANSWER_TIMEOUT, |client| client.bounds_of(HistoryTopic::State, &[partition]))?;
         let ranges = bounds.into_iter().collect::<OffsetRanges>();
-        let read = read_to_end(self.log, HistoryTopic::State, &ranges, LIMITS, |_, consumed| {
+        let read = read_to_end(self.client, HistoryTopic::State, &ranges, STATE_READ_LIMITS, |_, consumed| {
             consumed.records().iter().try_for_each(|record| {
                 let place = format_args!("{state} [{partition}] offset {}", record.offset);
                 stored.take(record).map_err(|why| Fault::new(Remedy::Stop, format_args!("{place}: {why}")))
             })
         });
-        self.log.close_history();
+        self.client.close_history();
         read?;
         if let Some(checkpoint) =
             stored.checkpoint.as_ref().filter(|checkpoint| !checkpoint.has_names_of(self.settings))
@@ -272,12 +272,12 @@ impl<'w, C: TransactionalClient> OffsetWriter<'w, C> {
         let mut is_rewritten = false;
         if report.bounds.contains(&last.offset) {
             let ranges = OffsetRanges::from([(report.partition, last.offset..last.offset + 1)]);
-            let read = read_to_end(self.log, HistoryTopic::Input, &ranges, LIMITS, |_, consumed| {
+            let read = read_to_end(self.client, HistoryTopic::Input, &ranges, STATE_READ_LIMITS, |_, consumed| {
                 let records = consumed.records();
                 is_rewritten |= records.iter().any(|record| record.offset == last.offset && record.note() != last);
                 Ok::<_, Fault>(())
             });
-            self.log.close_history();
+            self.client.close_history();
             read?;
         }
         Ok(is_rewritten)
@@ -309,7 +309,7 @@ impl<'w, C: TransactionalClient> OffsetWriter<'w, C> {
         let committed = self.commit(partition, next, records);
         if committed.is_err() {
             // The next transaction of this id aborts it otherwise.
-            let _ = self.log.abort();
+            let _ = self.client.abort();
         }
         committed.map(|()| OffsetChange { partition, last, next, is_state_deleted })
     }
@@ -339,9 +339,9 @@ impl<'w, C: TransactionalClient> OffsetWriter<'w, C> {
 
     fn commit(&mut self, partition: i32, next: Progress, records: Vec<OutgoingRecord>) -> Result<(), Fault> {
         let progress = ProgressByPartition::from([(partition, next)]);
-        self.log.begin()?;
-        records.into_iter().try_for_each(|record| self.log.send(record))?;
-        insist(self.log, CALL, |log| log.commit(&progress))
+        self.client.begin()?;
+        records.into_iter().try_for_each(|record| self.client.send(record))?;
+        insist(self.client, ANSWER_TIMEOUT, |client| client.commit(&progress))
     }
 }
 

@@ -19,7 +19,7 @@ use crate::stream::progress::Progress;
 /// Time after which a sweep starts although the input does not justify it; at worst it writes one record per event.
 const MAX_SWEEP_INTERVAL: Duration = Duration::from_secs(3_600);
 /// Number of evicted series without a tombstone at which a sweep starts early; more if there are more series.
-const GONE: usize = 100_000;
+const MAX_GONE_SERIES: usize = 100_000;
 
 /// State of the snapshot writing of one partition.
 pub(super) struct PartitionSweep {
@@ -97,6 +97,23 @@ impl WrittenSnapshots {
     }
 }
 
+/// The records of one partition in a transaction.
+struct StateRecords<'w> {
+    partition: i32,
+    keys: KeyChanges,
+    written: &'w mut WrittenSnapshots,
+}
+
+impl StateRecords<'_> {
+    /// Adds a record; without a value it deletes its key. `was_live` says whether the topic has a record with this key.
+    fn send(&mut self, key: Vec<u8>, value: Option<Vec<u8>>, was_live: bool) {
+        self.keys.note(&key, was_live, value.is_some());
+        self.written.bytes += (key.len() + value.as_ref().map_or(0, Vec::len)) as u64;
+        let (output, key) = (OutputTopic::State(self.partition), Some(key));
+        self.written.records.push(OutgoingRecord { output, key, value, timestamp: None, headers: Vec::new() });
+    }
+}
+
 impl PartitionSweep {
     /// Returns whether a sweep should start.
     pub(crate) fn is_due(&self, progress: &Progress, table: &SeriesTable, interval: Duration, now: Duration) -> bool {
@@ -107,7 +124,7 @@ impl PartitionSweep {
         // Settings that never judged must not be stored: the next epoch replaces theirs.
         let has_judged = self.checkpoint.epochs.last().is_none_or(|epoch| progress.offset > epoch.from);
         // Without a checkpoint no eviction is deleted.
-        let has_gone = self.gone.len() >= GONE.max(table.len()) && !self.left_out.is_held();
+        let has_gone = self.gone.len() >= MAX_GONE_SERIES.max(table.len()) && !self.left_out.is_held();
         has_judged && (has_gone || (has_changed && rest >= interval && is_worth_it))
     }
 
@@ -121,77 +138,99 @@ impl PartitionSweep {
         limits: StateLimits,
         written: &mut WrittenSnapshots,
     ) -> Effect {
-        let fingerprint = detector.fingerprint();
         let mut effect = Effect::default();
-        let mut keys = KeyChanges::default();
-        let mut send = |key: Vec<u8>, value: Option<Vec<u8>>, was_live: bool| {
-            keys.note(&key, was_live, value.is_some());
-            written.bytes += (key.len() + value.as_ref().map_or(0, Vec::len)) as u64;
-            let record = OutgoingRecord {
-                output: OutputTopic::State(partition),
-                key: Some(key),
-                value,
-                timestamp: None,
-                headers: Vec::new(),
-            };
-            written.records.push(record);
-        };
-        let evicted_now = table.evicted().iter().map(|evicted| &evicted.key).chain(&self.owed).collect::<HashSet<_>>();
-        let had_record = |key: &str| self.gone.get(key).is_some_and(|gone| gone.has_record);
+        let mut records = StateRecords { partition, keys: KeyChanges::default(), written };
+        self.write_evictions(detector, table, limits, &mut records, &mut effect);
+        if let Some(sweep) = sweep {
+            self.write_part(detector, (table, progress), sweep, limits, &mut records, &mut effect);
+        }
+        effect.keys = records.keys;
+        effect
+    }
+
+    /// Returns whether the state topic has a record of an evicted series.
+    fn had_record(&self, series: &str) -> bool {
+        self.gone.get(series).is_some_and(|gone| gone.has_record)
+    }
+
+    /// Adds the records of evictions: those since the last commit, and those of the restore.
+    fn write_evictions(
+        &self,
+        detector: &Detector,
+        table: &SeriesTable,
+        limits: StateLimits,
+        records: &mut StateRecords<'_>,
+        effect: &mut Effect,
+    ) {
         let owed = self.owed.iter().filter_map(|key| Some((key, self.gone.get(key)?.begins, false)));
         let evicted = table.evicted().iter().map(|evicted| (&evicted.key, evicted.at, evicted.is_stored));
         for (series, at, is_stored) in owed.chain(evicted) {
             let key = record_key(series);
-            let value = encode_evicted(&key, fingerprint, at);
-            let was_live = is_stored || had_record(series);
+            let value = encode_evicted(&key, detector.fingerprint(), at);
+            let was_live = is_stored || self.had_record(series);
             let is_recorded = key.len() + value.len() < limits.other;
             effect.gone.push((series.clone(), GoneSeries { begins: at, has_record: is_recorded || was_live }));
-            if !is_recorded {
+            if is_recorded {
+                records.send(key, Some(value), was_live);
+                records.written.evictions += 1;
+            } else {
                 effect.unrecorded += 1;
-                continue;
             }
-            send(key, Some(value), was_live);
-            written.evictions += 1;
         }
-        if let Some(mut sweep) = sweep {
-            let origin = SnapshotOrigin { settings: fingerprint, topic: self.checkpoint.topic.clone(), partition };
-            let (most, policies) = (sweep.part, detector.policies());
-            let mut part = table.part(sweep.cursor, most, limits.snapshot, progress.offset, &origin, policies);
-            sweep.oversize.add(&part.oversize);
-            written.snapshots += part.records.len() as u64;
-            for SweptRecord { key, value, is_stored } in std::mem::take(&mut part.records) {
-                let was_live = is_stored || series_of(&key).is_some_and(had_record);
-                send(key, Some(value), was_live);
-            }
+    }
+
+    /// Adds the next snapshots of the sweep. If they are the last ones, it also adds the tombstones, and sets the
+    /// checkpoint, unless a record was left out.
+    fn write_part(
+        &self,
+        detector: &Detector,
+        (table, progress): (&SeriesTable, &Progress),
+        mut sweep: Sweep,
+        limits: StateLimits,
+        records: &mut StateRecords<'_>,
+        effect: &mut Effect,
+    ) {
+        let (partition, topic) = (records.partition, self.checkpoint.topic.clone());
+        let origin = SnapshotOrigin { settings: detector.fingerprint(), topic, partition };
+        let (most, policies) = (sweep.part, detector.policies());
+        let mut part = table.part(sweep.cursor, most, limits.snapshot, progress.offset, &origin, policies);
+        sweep.oversize.add(&part.oversize);
+        records.written.snapshots += part.records.len() as u64;
+        for SweptRecord { key, value, is_stored } in std::mem::take(&mut part.records) {
+            let was_live = is_stored || series_of(&key).is_some_and(|series| self.had_record(series));
+            records.send(key, Some(value), was_live);
+        }
+        if part.next.is_none() {
             let checkpoint = self.checkpoint.moved(sweep.from, sweep.passed, sweep.time.clone(), progress);
-            let record = checkpoint.record(partition);
-            let is_refused = record.size() >= limits.other;
+            let size = checkpoint.record(partition).size();
+            let is_refused = size >= limits.other;
             // The checkpoint must not pass a series without a snapshot: a restart replays it from the last one on.
             let has_all = sweep.oversize.count == 0 && !is_refused;
-            if part.next.is_none() {
-                effect.ended = Some(LeftOut {
-                    series: std::mem::take(&mut sweep.oversize),
-                    // A checkpoint replaces the records of evictions.
-                    evictions: if has_all { 0 } else { self.left_out.evictions },
-                    checkpoint: is_refused.then(|| record.size()),
-                });
-            }
-            if part.next.is_none() && has_all {
-                // No replay starts before the new checkpoint, so evictions before it need no record any more.
-                for (key, gone) in self.gone.iter().filter(|(_, gone)| gone.begins <= sweep.from) {
-                    // A series that was created again since then has a record of its own, or will get one.
-                    if !table.contains(key) && !evicted_now.contains(key) {
-                        send(record_key(key), None, gone.has_record);
-                        written.tombstones += 1;
-                    }
-                    effect.buried.push(key.clone());
-                }
+            effect.ended = Some(LeftOut {
+                series: std::mem::take(&mut sweep.oversize),
+                // A checkpoint replaces the records of evictions.
+                evictions: if has_all { 0 } else { self.left_out.evictions },
+                checkpoint: is_refused.then_some(size),
+            });
+            if has_all {
+                self.write_tombstones(table, sweep.from, records, effect);
                 effect.checkpoint = Some(checkpoint);
             }
-            effect.part = Some((sweep, part));
         }
-        effect.keys = keys;
-        effect
+        effect.part = Some((sweep, part));
+    }
+
+    /// Deletes the records of evictions before the new checkpoint. No replay starts before it.
+    fn write_tombstones(&self, table: &SeriesTable, from: i64, records: &mut StateRecords<'_>, effect: &mut Effect) {
+        let evicted_now = table.evicted().iter().map(|evicted| &evicted.key).chain(&self.owed).collect::<HashSet<_>>();
+        for (key, gone) in self.gone.iter().filter(|(_, gone)| gone.begins <= from) {
+            // A series that was created again since then has a record of its own, or will get one.
+            if !table.contains(key) && !evicted_now.contains(key) {
+                records.send(record_key(key), None, gone.has_record);
+                records.written.tombstones += 1;
+            }
+            effect.buried.push(key.clone());
+        }
     }
 
     /// Records that new series are refused from this offset on, or accepted again.

@@ -10,7 +10,7 @@ use super::splits::Splits;
 use crate::anomaly::{Anomaly, RecordId, Severity};
 use crate::config::resolved::OnReject;
 use crate::config::resolved::Settings;
-use crate::detect::{Detector, Verdict};
+use crate::detect::{Detector, Judge, Verdict};
 use crate::error::Error;
 use crate::event::{Decoded, Decoder, RejectClass, Rejection, Timestamp};
 use crate::health::{Activity, Cut, RejectReasons, RejectedSample, RejectedSamples, Tally};
@@ -20,9 +20,9 @@ use crate::stream::progress::{OutcomeCounts, Progress};
 use oversized::SkippedBatches;
 
 /// Number of events that are decoded before the first of them is judged.
-pub(super) const BLOCK: usize = 64;
-const MINUTE: i64 = 60_000;
-const DAY: i64 = 86_400_000;
+pub(super) const BLOCK_EVENTS: usize = 64;
+const MINUTE_MILLIS: i64 = 60_000;
+const DAY_MILLIS: i64 = 86_400_000;
 /// Maximum number of bytes that wait to be sent, apart from those of one poll.
 const MAX_OUTBOX: usize = 1 << 20;
 /// Maximum length of an anomaly's label, in bytes.
@@ -151,8 +151,8 @@ impl PendingTransaction {
         let arrived = self.now;
         let mut same_time = self.same_times.remove(&partition).unwrap_or_default();
         detector.within(partition, |judge| {
-            let mut decoded = Vec::with_capacity(BLOCK.min(records.len()));
-            for block in records.chunks(BLOCK) {
+            let mut decoded = Vec::with_capacity(BLOCK_EVENTS.min(records.len()));
+            for block in records.chunks(BLOCK_EVENTS) {
                 decoded.extend(block.iter().map(|record| decoder.decode(&record.input())));
                 judge.approach(decoded.iter().flatten().flat_map(Decoded::events).map(|(_, event)| event));
                 let sample = decoded.get(self.devices.len() * 7 % decoded.len().max(1));
@@ -186,24 +186,7 @@ impl PendingTransaction {
                     };
                     same_time.note(record.offset, events);
                     judge.pass(record.timestamp);
-                    let (mut left, mut outcome) = (events.len(), None);
-                    for (index, event) in events.events() {
-                        left -= 1;
-                        source.index = index;
-                        judge.set_has_more(left > 0);
-                        let at = event.timestamp.or_else(|| own_time(record));
-                        let verdict = judge.judge(&source, event, at, || record.headers.label().map(label));
-                        if let Some(other) = judge.take_split() {
-                            self.splits.note(&event.device_id, partition, other, record.key);
-                        }
-                        newest = at.or(newest);
-                        if let (Some(at), Some(arrived)) = (at, arrived) {
-                            activity.note_offset((at.millis() - arrived.millis()) / 1_000);
-                        }
-                        outcome = outcome.max(Some(RecordOutcome::from(&verdict)));
-                        self.passed(partition, at, verdict);
-                    }
-                    match outcome {
+                    match self.judge_events(judge, &mut source, record, events, (&mut newest, &mut activity)) {
                         Some(outcome) => outcome.count(&mut progress.counts),
                         None => self.ignore(partition, own_time(record), &mut progress.counts),
                     }
@@ -218,6 +201,10 @@ impl PendingTransaction {
             }
         });
         self.same_times.insert(partition, same_time);
+        *self.bytes.entry(partition).or_default() += bytes as u64;
+        if let Some(newest) = newest {
+            self.event_times.insert(partition, newest);
+        }
         if let Some(last) = records.iter().rev().find(|record| record.offset + 1 == progress.offset) {
             progress.last = Some(last.note());
         }
@@ -228,13 +215,38 @@ impl PendingTransaction {
         activity.records = progress.counts.sum() - counts_before.sum();
         activity.partial = progress.counts.partial - counts_before.partial;
         if let (Some(arrived), true) = (arrived, activity.tally.sum() > 0) {
-            self.activity.push(((arrived.millis().div_euclid(MINUTE), partition), activity));
+            self.activity.push(((arrived.millis().div_euclid(MINUTE_MILLIS), partition), activity));
             self.arrivals.insert(partition, arrived);
         }
-        *self.bytes.entry(partition).or_default() += bytes as u64;
-        if let Some(newest) = newest {
-            self.event_times.insert(partition, newest);
+    }
+
+    /// Judges the values of one record, and notes their verdicts. Returns the outcome of the record; `None` without values.
+    fn judge_events(
+        &mut self,
+        judge: &mut Judge<'_>,
+        source: &mut RecordId,
+        record: &ConsumedRecord<'_>,
+        events: &Decoded<'_>,
+        (newest, activity): (&mut Option<Timestamp>, &mut Activity),
+    ) -> Option<RecordOutcome> {
+        let (mut left, mut outcome) = (events.len(), None);
+        for (index, event) in events.events() {
+            left -= 1;
+            source.index = index;
+            judge.set_has_more(left > 0);
+            let at = event.timestamp.or_else(|| own_time(record));
+            let verdict = judge.judge(source, event, at, || record.headers.label().map(label));
+            if let Some(other) = judge.take_split() {
+                self.splits.note(&event.device_id, source.partition, other, record.key);
+            }
+            *newest = at.or(*newest);
+            if let (Some(at), Some(arrived)) = (at, self.now) {
+                activity.note_offset((at.millis() - arrived.millis()) / 1_000);
+            }
+            outcome = outcome.max(Some(RecordOutcome::from(&verdict)));
+            self.passed(source.partition, at, verdict);
         }
+        outcome
     }
 
     /// Counts records that cannot be read.
@@ -321,8 +333,9 @@ impl PendingTransaction {
 
     /// Returns the tally of the event's minute. An absurd time counts under the minute in which it was judged.
     fn cover(&mut self, partition: i32, at: Option<Timestamp>) -> &mut Tally {
-        let is_same =
-            |(minute, of): (i64, i32), at: Timestamp| of == partition && minute == at.millis().div_euclid(MINUTE);
+        let is_same = |(minute, of): (i64, i32), at: Timestamp| {
+            of == partition && minute == at.millis().div_euclid(MINUTE_MILLIS)
+        };
         if let (Some((place, _)), Some(at)) = (self.coverage.last(), at)
             && is_same(*place, at)
         {
@@ -331,8 +344,8 @@ impl PendingTransaction {
         }
         let now = self.now.map_or(0, Timestamp::millis);
         let millis = at.map_or(now, Timestamp::millis);
-        let is_near = (now - 400 * DAY..now + DAY).contains(&millis);
-        let place = ((if is_near { millis } else { now }).div_euclid(MINUTE), partition);
+        let is_near = (now - 400 * DAY_MILLIS..now + DAY_MILLIS).contains(&millis);
+        let place = ((if is_near { millis } else { now }).div_euclid(MINUTE_MILLIS), partition);
         if self.coverage.last().is_none_or(|(last, _)| *last != place) {
             self.coverage.push((place, Tally::default()));
         }
@@ -386,9 +399,10 @@ mod tests {
 
     #[test]
     fn absurd_times_are_covered_by_the_minute_of_judging() {
-        let mut staged = PendingTransaction { now: Timestamp::from_millis(10 * DAY), ..PendingTransaction::default() };
-        staged.cover(0, Timestamp::from_millis(10 * DAY - 120_000)).judged += 1;
-        staged.cover(0, Timestamp::from_millis(1_000 * DAY)).judged += 1;
+        let mut staged =
+            PendingTransaction { now: Timestamp::from_millis(10 * DAY_MILLIS), ..PendingTransaction::default() };
+        staged.cover(0, Timestamp::from_millis(10 * DAY_MILLIS - 120_000)).judged += 1;
+        staged.cover(0, Timestamp::from_millis(1_000 * DAY_MILLIS)).judged += 1;
         let minutes = staged.coverage.iter().map(|((minute, _), _)| *minute).collect::<Vec<_>>();
         assert_eq!(minutes, [14_398, 14_400]);
     }

@@ -5,7 +5,7 @@ use std::vec::IntoIter;
 
 use super::checkpoint::{Checkpoint, Epoch};
 use super::live::LiveDigest;
-use super::pending::BLOCK;
+use super::pending::BLOCK_EVENTS;
 use super::same_time::SameTime;
 use crate::event::{Decoder, Timestamp};
 use crate::series::{self, FinishedTable, ReplayedEvent, SlotHint, TableRestore};
@@ -92,7 +92,7 @@ impl PartitionReplay {
             self.settle(first.offset);
             let until = self.epochs.as_slice().first().map_or(i64::MAX, |epoch| epoch.from);
             let same = rest.partition_point(|record| record.offset < until);
-            let (block, later) = rest.split_at(same.min(BLOCK));
+            let (block, later) = rest.split_at(same.min(BLOCK_EVENTS));
             let is_counted =
                 |record: &&ConsumedRecord<'_>| self.expected.is_some_and(|(from, _)| record.offset >= from);
             self.counted += block.iter().filter(is_counted).count() as u64;

@@ -11,7 +11,7 @@ use crate::config::resolved::{OnDamage, Settings};
 use crate::health::ComponentState;
 use crate::stream::client::{CommittedOffset, Fault, HistoryReader, OffsetRanges, Positions, Remedy, TopicIdentity};
 use crate::stream::progress::ProgressByPartition;
-use crate::stream::standstill::{STALLED, describe_failures};
+use crate::stream::standstill::{STALL_TIME, describe_failures};
 
 /// Maximum time between two calls that counts as silence of the cluster. A suspended process receives nothing.
 const MAX_CALL_GAP: Duration = Duration::from_secs(1);
@@ -174,7 +174,7 @@ impl PartitionRestore {
     /// Returns why the restore does not advance: a partition cannot be read at an offset, or nothing arrives.
     fn obstacle<C: HistoryReader>(&self, session: &WorkerSession<'_, C>) -> Option<String> {
         self.describe_failures(session).or_else(|| {
-            (self.silence >= STALLED && !self.left.is_empty()).then(|| {
+            (self.silence >= STALL_TIME && !self.left.is_empty()).then(|| {
                 let minutes = self.silence.as_secs() / 60;
                 format!("{}; nothing has arrived for {minutes} min", self.describe())
             })

@@ -6,15 +6,15 @@ use crate::event::{Decoded, Event, Timestamp};
 use crate::foreign;
 
 /// Number of series of a partition that are checked at the same time.
-const PROBES: usize = 8;
+const MAX_PROBES: usize = 8;
 /// Number of compared values of one series before another series is checked. It is odd because sources may alternate.
-const TURN: u8 = 9;
+const VALUES_PER_PROBE: u8 = 9;
 /// Number of offsets after which a series without a new record is replaced.
 const CURRENT_OFFSETS: i64 = 100_000;
 /// Minimum number of comparisons for a finding.
-const ENOUGH: u32 = 20;
+const MIN_COMPARISONS: u32 = 20;
 /// Number of comparisons at which both counts are halved, so that a change becomes visible.
-const FULL: u32 = 1_024;
+const HALVING_COMPARISONS: u32 = 1_024;
 /// Share of comparisons that raises the condition: one in this number. Less than half of that share clears it.
 const RAISING_SHARE: u32 = 10;
 
@@ -22,8 +22,8 @@ const RAISING_SHARE: u32 = 10;
 #[derive(Debug, Clone, Default)]
 pub(super) struct SameTime {
     /// Hash of each probe's series; 0 means free.
-    fingerprints: [u64; PROBES],
-    probes: [Option<Probe>; PROBES],
+    fingerprints: [u64; MAX_PROBES],
+    probes: [Option<Probe>; MAX_PROBES],
     newest: Option<i64>,
     /// Offset at which probes were last freed.
     roomed: i64,
@@ -76,7 +76,8 @@ impl SameTime {
         } else if let Some(free) = self.fingerprints.iter().position(|known| *known == 0) {
             let (device, metric) = (event.device_id.as_ref().into(), event.metric_name.as_deref().map(Into::into));
             self.fingerprints[free] = fingerprint;
-            self.probes[free] = Some(Probe { device, metric, at, value: event.metric_value, offset, left: TURN });
+            self.probes[free] =
+                Some(Probe { device, metric, at, value: event.metric_value, offset, left: VALUES_PER_PROBE });
         } else if offset - self.roomed >= 4_096 {
             self.roomed = offset;
             self.make_room(offset);
@@ -103,7 +104,7 @@ impl SameTime {
         if probe.left == 0 {
             (self.fingerprints[place], self.probes[place]) = (0, None);
         }
-        if self.compared >= FULL {
+        if self.compared >= HALVING_COMPARISONS {
             (self.compared, self.same) = (self.compared / 2, self.same / 2);
         }
     }
@@ -123,7 +124,7 @@ impl SameTime {
         } else {
             self.compared.div_ceil(RAISING_SHARE)
         };
-        self.is_raised = self.compared >= ENOUGH && self.same >= least.max(1);
+        self.is_raised = self.compared >= MIN_COMPARISONS && self.same >= least.max(1);
         let Example { device, metric, at, offsets: [one, other] } = self.example.as_ref().filter(|_| self.is_raised)?;
         let metric = metric.as_ref().map(|metric| format!(", metric {}", foreign::name(metric))).unwrap_or_default();
         Some(format!(

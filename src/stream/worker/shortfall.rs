@@ -25,17 +25,17 @@ impl Shortfalls {
     }
 
     /// Raises or clears the condition of missing records.
-    pub(crate) fn watch(&mut self, topic: &str, positions: &ProgressByPartition, part: &Component) {
+    pub(crate) fn watch(&mut self, topic: &str, positions: &ProgressByPartition, component: &Component) {
         self.missing.retain(|partition, (_, until)| {
             positions.get(partition).is_some_and(|progress| progress.counts.sum() < *until)
         });
         if self.missing.is_empty() {
-            part.clear(ConditionCode::ReplayShortfall);
+            component.clear(ConditionCode::ReplayShortfall);
             return;
         }
         let missing = self.missing.values().map(|(missing, _)| missing).sum::<u64>();
         let partitions = self.missing.keys().map(i32::to_string).collect::<Vec<_>>().join(", ");
-        part.raise(
+        component.raise(
             ConditionCode::ReplayShortfall,
             ConditionSeverity::Notice,
             format!(
@@ -55,7 +55,7 @@ mod tests {
 
     #[test]
     fn the_condition_holds_until_windows_are_full_of_newer_values() {
-        let part = Health::default().component("w");
+        let component = Health::default().component("w");
         let positions = |passed| {
             ProgressByPartition::from([(
                 3,
@@ -67,9 +67,9 @@ mod tests {
         };
         let mut shortfalls = Shortfalls::default();
         shortfalls.add(3, 7, 100, 50);
-        shortfalls.watch("raw", &positions(149), &part);
-        assert!(part.conditions()[0].message.starts_with("7 records that windows need are no longer in raw [3]"));
-        shortfalls.watch("raw", &positions(150), &part);
-        assert!(part.conditions().is_empty());
+        shortfalls.watch("raw", &positions(149), &component);
+        assert!(component.conditions()[0].message.starts_with("7 records that windows need are no longer in raw [3]"));
+        shortfalls.watch("raw", &positions(150), &component);
+        assert!(component.conditions().is_empty());
     }
 }

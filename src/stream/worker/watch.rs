@@ -8,12 +8,12 @@ use super::Worker;
 use super::splits::Splits;
 use crate::health::{ConditionCode, ConditionSeverity, PartitionStatus, listed};
 use crate::stream::client::{ForeignCommits, GroupAdministration, HistoryReader, RecordFetch};
-use crate::stream::open_transactions::{HOLD, OpenTransactions};
+use crate::stream::open_transactions::{MIN_OPEN_TIME, OpenTransactions};
 use crate::stream::standstill::{Stall, describe_failures};
 use crate::stream::unassigned::UnassignedPartitions;
 
 /// Time between two evaluations of the conditions.
-const EVALUATE: Duration = Duration::from_secs(1);
+const EVALUATION_INTERVAL: Duration = Duration::from_secs(1);
 /// Time after which an offset of another program counts. A worker that takes the partition over commits within this time
 /// itself, if the group begins there, or stops.
 const SETTLE: Duration = Duration::from_secs(15);
@@ -64,7 +64,7 @@ impl InputWatch {
         partitions: &BTreeMap<i32, PartitionStatus>,
     ) -> Option<String> {
         let ends = partitions.iter().filter_map(|(p, status)| Some((*p, (status.end?, status.high?))));
-        let places = self.transactions.watch(topic, now, HOLD, ends)?;
+        let places = self.transactions.watch(topic, now, MIN_OPEN_TIME, ends)?;
         let advice = "they are judged when it ends; `kafka-transactions.sh find-hanging` names its producer";
         Some(format!("{places}; {advice}"))
     }
@@ -93,11 +93,11 @@ impl<C: GroupAdministration + RecordFetch + HistoryReader> Worker<'_, C> {
     /// Raises and clears the conditions, once a second.
     pub(super) fn watch(&mut self, partitions: &BTreeMap<i32, PartitionStatus>) {
         let now = self.session.client.now();
-        if now.saturating_sub(self.watch.evaluated) < EVALUATE {
+        if now.saturating_sub(self.watch.evaluated) < EVALUATION_INTERVAL {
             return;
         }
         self.watch.evaluated = now;
-        self.look_at_group();
+        self.note_group_activity();
         self.watch_assignment(now);
         let settings = self.session.settings;
         let held = self
@@ -152,7 +152,7 @@ impl<C: GroupAdministration + RecordFetch + HistoryReader> Worker<'_, C> {
     }
 
     /// Counts new commits of other programs.
-    fn look_at_group(&mut self) {
+    fn note_group_activity(&mut self) {
         let foreign = self.session.client.foreign();
         let was = &self.watch.foreign.commits;
         let is_new = |(partition, offset): &(&i32, &i64)| was.get(partition) != Some(offset);

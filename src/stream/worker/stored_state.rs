@@ -15,7 +15,7 @@ use crate::stream::client::{
 
 /// Number of newest records of a partition that are searched for its checkpoint. Each sweep writes the checkpoint
 /// again.
-const RECENT: i64 = 10_000;
+const RECENT_RECORDS: i64 = 10_000;
 /// Longest time for reading them.
 const READ_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -23,21 +23,21 @@ const READ_TIMEOUT: Duration = Duration::from_secs(30);
 ///
 /// # Errors
 /// Returns what a start would stop with, or why it is unknown.
-pub(crate) fn look(
-    log: &mut (impl GroupAdministration + TopicAdministration + HistoryReader),
+pub(crate) fn check_stored_state(
+    client: &mut (impl GroupAdministration + TopicAdministration + HistoryReader),
     settings: &Settings,
     partitions: &[i32],
 ) -> Result<usize, Fault> {
-    let identity = log.identity()?;
-    let all = log.bounds_of(HistoryTopic::State, partitions)?;
-    let recent = |range: &Range<i64>| range.start.max(range.end - RECENT)..range.end;
+    let identity = client.identity()?;
+    let all = client.bounds_of(HistoryTopic::State, partitions)?;
+    let recent = |range: &Range<i64>| range.start.max(range.end - RECENT_RECORDS)..range.end;
     let mut checkpoints =
-        checkpoints(log, &all.iter().map(|(partition, range)| (*partition, recent(range))).collect())?;
+        checkpoints(client, &all.iter().map(|(partition, range)| (*partition, recent(range))).collect())?;
     let without = all.into_iter().filter(|(partition, _)| !checkpoints.contains_key(partition)).collect();
-    checkpoints.append(&mut self::checkpoints(log, &without)?);
-    log.close_history();
+    checkpoints.append(&mut self::checkpoints(client, &without)?);
+    client.close_history();
     // A running detector may commit meanwhile, and its checkpoints must not be newer than these offsets.
-    let known = log.committed(partitions)?;
+    let known = client.committed(partitions)?;
     for (&partition, &standing) in &known {
         let foreign = advice::foreign(settings, partition, standing);
         let is_undecided = matches!(standing, CommittedOffset::Earlier(_)) && !checkpoints.contains_key(&partition);
@@ -57,10 +57,10 @@ pub(crate) fn look(
 
 /// Reads the newest checkpoint of each partition within its range. A running detector has a transaction open most of
 /// the time, so the call waits for its end.
-fn checkpoints(log: &mut impl HistoryReader, ranges: &OffsetRanges) -> Result<BTreeMap<i32, Checkpoint>, Fault> {
+fn checkpoints(client: &mut impl HistoryReader, ranges: &OffsetRanges) -> Result<BTreeMap<i32, Checkpoint>, Fault> {
     let mut checkpoints = BTreeMap::new();
     let limits = ReadLimits { total: READ_TIMEOUT, silence: READ_TIMEOUT };
-    read_to_end(log, HistoryTopic::State, ranges, limits, |partition, consumed| {
+    read_to_end(client, HistoryTopic::State, ranges, limits, |partition, consumed| {
         for record in consumed.records() {
             match Checkpoint::read(record.key.unwrap_or_default(), record.value) {
                 Some(Ok(read)) => drop(checkpoints.insert(partition, read)),
