@@ -10,7 +10,6 @@ mod identity;
 pub(crate) mod kafka;
 mod open_transactions;
 pub(crate) mod progress;
-pub(crate) mod publish;
 #[cfg(test)]
 mod simulation;
 pub(crate) mod sink;

@@ -454,6 +454,17 @@ fn only_main_may_end_the_process() {
 }
 
 #[test]
+fn only_one_folder_uses_librdkafka_apart_from_the_check_of_its_settings_and_the_demo() {
+    let others = ["src/config/property.rs", "src/command/demo.rs"];
+    let is_other = |file: &File| {
+        !file.name.starts_with("src/stream/kafka/")
+            && !file.name.starts_with("src/stream/simulation/")
+            && !others.contains(&file.name.as_str())
+    };
+    none(lines_with(&["rdkafka::"], is_other));
+}
+
+#[test]
 fn only_one_file_writes_to_standard_output_and_standard_error() {
     let words = ["println!(", "print!(", "dbg!(", "io::stdout", "io::stderr", " stdout()", " stderr()"];
     // The log is the other thing that goes to standard error; it writes by itself what it is given.

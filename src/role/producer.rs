@@ -14,7 +14,7 @@ use crate::source::host::Host;
 use crate::source::replay::ReplaySource;
 use crate::source::{EventSource, SourceEvent, SourceStep};
 use crate::stop::Stop;
-use crate::stream::publish::Publisher;
+use crate::stream::kafka::Publisher;
 
 /// Maximum sleep between two polls of the client.
 const NAP: Duration = Duration::from_millis(50);

@@ -8,9 +8,9 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::message::{Header, Headers, Message, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 
-use super::kafka::context::DeliveryReports;
-use super::kafka::topic::{self, TopicAnswer};
-use super::kafka::{client, fault, stranded};
+use super::context::DeliveryReports;
+use super::topic::{self, TopicAnswer};
+use super::{client, fault, stranded};
 use crate::config::resolved::KafkaSettings;
 use crate::error::{Error, Result};
 
