@@ -235,7 +235,8 @@ pub fn recreate(case: &Case, topic: &str) {
     let (runtime, admin) = admin(case);
     let options = AdminOptions::new();
     runtime.block_on(admin.delete_topics(&[topic], &options)).unwrap();
-    let fresh = NewTopic::new(topic, 4, TopicReplication::Fixed(1));
+    let replicas = case.parts.get("TOPICS__REPLICATION").parse().unwrap();
+    let fresh = NewTopic::new(topic, 4, TopicReplication::Fixed(replicas));
     wait("the topic to be created again", || {
         let results = runtime.block_on(admin.create_topics([&fresh], &options)).unwrap();
         results.iter().all(Result::is_ok)
