@@ -227,11 +227,8 @@ fn ensure(
         return Ok(report(partitions, false));
     }
     let replication = (topics.replication > 0).then_some(topics.replication);
-    cluster.create_topic(&NewTopicRequest { name, partitions, replication, config }).map_err(unavailable)?;
-    let partitions = cluster.partitions_of(name).map_err(unavailable)?.ok_or_else(|| {
-        Error::unavailable(format_args!("topic {name} was created, but the cluster does not show it"))
-    })?;
-    Ok(report(partitions, true))
+    let request = NewTopicRequest { name, partitions, replication, config };
+    Ok(report(cluster.create_topic(&request).map_err(unavailable)?, true))
 }
 
 /// Returns the number of brokers of the cluster.
@@ -253,6 +250,7 @@ pub(crate) fn partitions(kafka: &KafkaSettings, name: &str) -> Result<Option<usi
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::resolved::Settings;
     use crate::stream::simulation::topics::SimulatedTopics;
 
     #[test]
@@ -303,5 +301,37 @@ mod tests {
             again.iter().all(|topic| !topic.is_new && (topic.name == "state" || topic.differs.is_empty())),
             "{again:?}"
         );
+    }
+
+    /// A cluster whose other broker answers, which does not know new topics yet.
+    struct LateBroker(SimulatedTopics);
+
+    impl ClusterAdministration for LateBroker {
+        fn brokers(&mut self, limit: Duration) -> Result<usize, Fault> {
+            self.0.brokers(limit)
+        }
+
+        fn partitions_of(&mut self, _topic: &str) -> Result<Option<usize>, Fault> {
+            Ok(None)
+        }
+
+        fn config_of(&mut self, topic: &str) -> Result<TopicConfig, Fault> {
+            self.0.config_of(topic)
+        }
+
+        fn create_topic(&mut self, topic: &NewTopicRequest<'_>) -> Result<usize, Fault> {
+            self.0.create_topic(topic)
+        }
+
+        fn add_partitions(&mut self, topic: &str, partitions: usize) -> Result<(), Fault> {
+            self.0.add_partitions(topic, partitions)
+        }
+    }
+
+    #[test]
+    fn a_new_topic_that_another_broker_does_not_know_yet_is_reported_as_created() {
+        let made =
+            ensure(&mut LateBroker(SimulatedTopics::default()), &Settings::default().topics, "new", 3, &[]).unwrap();
+        assert_eq!((made.partitions, made.is_new), (3, true));
     }
 }

@@ -33,8 +33,9 @@ pub(crate) trait ClusterAdministration {
     /// Returns the configuration of a topic, with the broker's defaults.
     fn config_of(&mut self, topic: &str) -> Result<TopicConfig, Fault>;
 
-    /// Creates a topic, and returns once the cluster describes it. A topic that exists stays as it is.
-    fn create_topic(&mut self, topic: &NewTopicRequest<'_>) -> Result<(), Fault>;
+    /// Creates a topic. Returns the number of its partitions, once a broker describes it; others may not know it yet. A
+    /// topic that exists stays as it is.
+    fn create_topic(&mut self, topic: &NewTopicRequest<'_>) -> Result<usize, Fault>;
 
     /// Adds partitions to a topic, up to this number. Fails if the topic has as many or more.
     fn add_partitions(&mut self, topic: &str, partitions: usize) -> Result<(), Fault>;

@@ -86,7 +86,7 @@ impl ClusterAdministration for KafkaAdministration {
         Ok(config.entries.into_iter().filter_map(|entry| Some((entry.name, entry.value?))).collect())
     }
 
-    fn create_topic(&mut self, topic: &NewTopicRequest<'_>) -> Result<(), Fault> {
+    fn create_topic(&mut self, topic: &NewTopicRequest<'_>) -> Result<usize, Fault> {
         let NewTopicRequest { name, partitions, replication, config } = *topic;
         let new = NewTopic::new(name, partitions, TopicReplication::Fixed(replication.unwrap_or(-1)));
         let new = config.iter().fold(new, |new, (key, value)| new.set(key, value));
@@ -99,8 +99,8 @@ impl ClusterAdministration for KafkaAdministration {
         }
         // The answer arrives before all brokers know the topic.
         for _ in 0..DESCRIPTION_REQUESTS {
-            if self.partitions_of(name)?.is_some() {
-                return Ok(());
+            if let Some(partitions) = self.partitions_of(name)? {
+                return Ok(partitions);
             }
             std::thread::sleep(DESCRIPTION_PAUSE);
         }

@@ -22,11 +22,11 @@ impl ClusterAdministration for SimulatedTopics {
         self.0.get(topic).map(|(_, config)| config.clone()).ok_or_else(|| Fault::new(Remedy::Retry, "unknown topic"))
     }
 
-    fn create_topic(&mut self, topic: &NewTopicRequest<'_>) -> Result<(), Fault> {
+    fn create_topic(&mut self, topic: &NewTopicRequest<'_>) -> Result<usize, Fault> {
         let defaults = [("cleanup.policy", "delete"), ("max.message.bytes", "1048588")];
         let config = defaults.iter().chain(topic.config).map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
-        self.0.entry(topic.name.to_owned()).or_insert_with(|| (topic.partitions as usize, config.collect()));
-        Ok(())
+        let made = self.0.entry(topic.name.to_owned()).or_insert_with(|| (topic.partitions as usize, config.collect()));
+        Ok(made.0)
     }
 
     fn add_partitions(&mut self, topic: &str, partitions: usize) -> Result<(), Fault> {

@@ -148,7 +148,6 @@ impl PendingTransaction {
         let mut source = RecordId { topic, generation: progress.generation, partition, offset: 0, index: 0 };
         let (mut bytes, mut newest) = (0, None);
         let (before, counts_before, mut activity) = (self.tally, progress.counts, Activity::default());
-        let arrived = self.now;
         let mut same_time = self.same_times.remove(&partition).unwrap_or_default();
         detector.within(partition, |judge| {
             let mut decoded = Vec::with_capacity(BLOCK_EVENTS.min(records.len()));
@@ -208,13 +207,18 @@ impl PendingTransaction {
         if let Some(last) = records.iter().rev().find(|record| record.offset + 1 == progress.offset) {
             progress.last = Some(last.note());
         }
-        for ((name, count), (_, before)) in progress.counts.named().zip(counts_before.named()) {
+        activity.tally = self.tally.since(before);
+        self.note_outcomes(partition, counts_before, progress.counts, activity);
+    }
+
+    /// Notes the outcomes of the records that were judged together: their counts before and after them.
+    fn note_outcomes(&mut self, partition: i32, before: OutcomeCounts, counts: OutcomeCounts, mut activity: Activity) {
+        for ((name, count), (_, before)) in counts.named().zip(before.named()) {
             *self.records.entry(name).or_default() += count - before;
         }
-        activity.tally = self.tally.since(before);
-        activity.records = progress.counts.sum() - counts_before.sum();
-        activity.partial = progress.counts.partial - counts_before.partial;
-        if let (Some(arrived), true) = (arrived, activity.tally.sum() > 0) {
+        activity.records = counts.sum() - before.sum();
+        activity.partial = counts.partial - before.partial;
+        if let (Some(arrived), true) = (self.now, activity.tally.sum() > 0) {
             self.activity.push(((arrived.millis().div_euclid(MINUTE_MILLIS), partition), activity));
             self.arrivals.insert(partition, arrived);
         }
