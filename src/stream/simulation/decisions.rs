@@ -95,10 +95,11 @@ impl Decisions {
         let none = BTreeSet::new();
         let Some(table) = detector.table_mut(self.partition) else { return Ok(()) };
         // After the last event all due evictions must have been made. This does not apply if the record makes room for
-        // its own series: with one more series, others are not due yet.
-        let makes_room = self.evict(table, self.next, if self.next == before { record } else { &none })?;
+        // its own series: with one more series, others are not due yet. It does not apply either if a series was evicted
+        // for its memory after that event: with fewer series, others are due at the next record.
+        let changes_others = self.evict(table, self.next, if self.next == before { record } else { &none })?;
         let missing = self.bounds.iter().map(|bounds| table.overdue(self.next, *bounds)).collect::<Option<Vec<_>>>();
-        if let Some(missing) = missing.filter(|_| !makes_room && self.is_decided) {
+        if let Some(missing) = missing.filter(|_| !changes_others && self.is_decided) {
             return Err(format!("[{}] {missing:?} should have been evicted before {}", self.partition, self.next));
         }
         while let Some((&at, _)) = self.evicted.first_key_value().filter(|(at, _)| **at <= before) {
@@ -108,19 +109,20 @@ impl Decisions {
         Ok(())
     }
 
-    /// Applies the evictions of an offset; `record` has the series of its record. Returns true if one of them is new,
-    /// for which another was evicted.
+    /// Applies the evictions of an offset; `record` has the series of its record. Returns true if others are due now, or not
+    /// any more: a new series has taken the place of an evicted one, or one was evicted for its memory.
     fn evict(&mut self, table: &mut SeriesTable, at: i64, record: &BTreeSet<String>) -> Result<bool, String> {
-        let mut has_made_room = false;
+        let mut changes_others = false;
         for key in self.evicted.remove(&at).unwrap_or_default() {
-            has_made_room |= record.iter().any(|series| !table.contains(series));
+            changes_others |= record.iter().any(|series| !table.contains(series));
             let is_due = self.bounds.iter().any(|bounds| table.obey(&key, at, *bounds, record));
             let is_given_up = !is_due && self.has_memory_limit && table.give_up(&key, at);
             if !is_due && !is_given_up {
                 return Err(format!("[{}] {key} was evicted before {at} without need", self.partition));
             }
+            changes_others |= is_given_up;
         }
-        Ok(has_made_room)
+        Ok(changes_others)
     }
 }
 
