@@ -7,6 +7,7 @@
 mod auditor;
 mod books;
 mod hands;
+mod lone_producer;
 
 use std::collections::BTreeMap;
 use std::os::unix::process::ExitStatusExt;
@@ -25,6 +26,7 @@ use crate::pipeline::events;
 use crate::stage::Stage;
 use auditor::Auditor;
 use books::Place;
+use lone_producer::LoneProducer;
 
 /// The faults that the test causes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
@@ -552,9 +554,13 @@ fn seed(default: u64) -> u64 {
 #[test]
 fn members_and_brokers_that_start_and_stop_leave_every_event_one_outcome() {
     let mut storm = Storm::start_parts("storm", 23910, seed(1));
+    let lone = LoneProducer::start(&storm.case);
     for fault in [FirstBrokerDies, Visitors, SecondBrokerDies] {
         storm.round(fault);
     }
+    // The epochs of the leaders are higher than those of a new topic now.
+    lone.recreate(&storm.case);
+    storm.round(AnomaliesRecreated);
     println!("{}", storm.settle().report);
 }
 

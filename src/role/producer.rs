@@ -123,6 +123,7 @@ impl Publishing {
     fn update(&mut self) {
         self.updated = Monotonic::now();
         self.publisher.poll(Duration::ZERO);
+        self.publisher.renew();
         let (delivered, failed, _) = self.publisher.counts();
         self.meter.published.add("delivered", delivered - self.counted.0);
         self.meter.published.add("failed", failed - self.counted.1);

@@ -37,6 +37,11 @@ impl IdentityWatch {
         *self = IdentityWatch { id, due: now + INTERVAL, is_in_doubt: false };
     }
 
+    /// Returns whether the current offsets belong to a topic with another id.
+    pub(crate) fn differs_from(&self, id: Option<&str>) -> bool {
+        self.id.as_deref().zip(id).is_some_and(|(known, id)| known != id)
+    }
+
     /// Requires a comparison before the next commit, because the cluster failed or could not be reached.
     pub(crate) fn doubt(&mut self) {
         self.is_in_doubt = true;

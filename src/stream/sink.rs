@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::client::{AssignmentChange, ConsumedRecord, Fault, GroupConsumer, OwnerObserver, Positions};
+use super::client::{AssignmentChange, ConsumedRecord, Fault, GroupConsumer, OwnerObserver, Positions, Remedy};
 use crate::anomaly::Anomaly;
 use crate::config::resolved::Settings;
 use crate::event::Timestamp;
@@ -204,6 +204,11 @@ impl<'a, R: GroupConsumer> Sink<'a, R> {
     fn take_over(&mut self) -> Result<(), Fault> {
         let Some(partitions) = &self.given else { return Ok(()) };
         match positions(&mut self.reader, self.ledger.as_mut(), &self.settings.topics.anomalies, partitions) {
+            Ok(SinkStart { topic_id, .. }) if self.identity.differs_from(topic_id.as_deref()) => {
+                let topic = &self.settings.topics.anomalies;
+                let why = "was recreated, and a client keeps the leaders of the earlier topic";
+                Err(Fault::new(Remedy::Rebuild, format_args!("{topic} {why}")))
+            }
             Ok(SinkStart { positions, from, topic_id }) => {
                 self.identity.note(topic_id, self.reader.now());
                 self.reader.assign(&from)?;

@@ -177,14 +177,19 @@ impl ConsumerContext for ConsumerEvents {
     }
 }
 
-/// Returns whether an error of a delivery is caused by a restart of brokers. A broker that has just started does not
-/// know its topics. When a broker leaves the metadata, librdkafka fails the records queued for it.
+/// Returns whether an error of a delivery is caused by a restart of brokers, or by a purge. A broker that has just started
+/// does not know its topics. When a broker leaves the metadata, librdkafka fails the records queued for it.
 fn is_passing(error: &KafkaError) -> bool {
     use RDKafkaErrorCode::{BrokerDestroy, UnknownPartition, UnknownTopic, UnknownTopicOrPartition};
-    matches!(
+    let is_of_brokers = matches!(
         error.rdkafka_error_code(),
         Some(BrokerDestroy | UnknownPartition | UnknownTopic | UnknownTopicOrPartition)
-    )
+    );
+    is_of_brokers || is_purged(error)
+}
+
+fn is_purged(error: &KafkaError) -> bool {
+    matches!(error.rdkafka_error_code(), Some(RDKafkaErrorCode::PurgeQueue | RDKafkaErrorCode::PurgeInflight))
 }
 
 /// Returns whether a failed record may have reached the broker, because it was in flight.
@@ -242,6 +247,15 @@ impl DeliveryReports {
         lock(&self.returned).push_front(record);
     }
 
+    /// Takes over the counts and the returned records of the client before this one.
+    pub(crate) fn succeed(&self, earlier: &DeliveryReports) {
+        let (delivered, failed) = earlier.counts();
+        self.delivered.store(delivered, Ordering::SeqCst);
+        self.failed.store(failed, Ordering::SeqCst);
+        self.doubtful.store(earlier.take_doubtful(), Ordering::SeqCst);
+        lock(&self.returned).append(&mut lock(&earlier.returned));
+    }
+
     /// Returns whether records were returned, and none was delivered since.
     pub(crate) fn is_returning(&self) -> bool {
         self.is_returning.load(Ordering::Relaxed)
@@ -280,11 +294,13 @@ impl ProducerContext for DeliveryReports {
                 }
             }
             Err((error, record)) if self.keeps_returned && is_passing(error) => {
-                self.is_returning.store(true, Ordering::Relaxed);
-                self.trouble.set(match error.rdkafka_error_code() {
-                    Some(RDKafkaErrorCode::BrokerDestroy) => "a broker has left the cluster".to_owned(),
-                    _ => format!("topic {} is not there: {error}", record.topic()),
-                });
+                if !is_purged(error) {
+                    self.is_returning.store(true, Ordering::Relaxed);
+                    self.trouble.set(match error.rdkafka_error_code() {
+                        Some(RDKafkaErrorCode::BrokerDestroy) => "a broker has left the cluster".to_owned(),
+                        _ => format!("topic {} is not there: {error}", record.topic()),
+                    });
+                }
                 if may_have_arrived(record) {
                     self.doubtful.fetch_add(1, Ordering::SeqCst);
                 }

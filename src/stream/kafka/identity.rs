@@ -1,6 +1,7 @@
 //! Returns the id of a topic, which distinguishes a recreated topic from its predecessor. rdkafka does not wrap this
 //! call of librdkafka (rd_kafka_DescribeTopics), so this file uses the C interface.
 
+use std::collections::BTreeMap;
 use std::ffi::{CStr, CString};
 use std::ptr;
 use std::time::Duration;
@@ -11,8 +12,32 @@ use rdkafka::types::{RDKafka, RDKafkaRespErr};
 /// Id that a broker before Kafka 2.8 and librdkafka's mock return.
 const NONE: &str = "AAAAAAAAAAAAAAAAAAAAAA";
 
+/// Timeout of one request for an id that a client can do without.
+const READ_TIMEOUT: Duration = Duration::from_secs(2);
+
 /// Error: the cluster did not answer within the timeout.
 pub(crate) struct TimedOut;
+
+/// Ids of topics when a client began to use them.
+///
+/// librdkafka keeps the leaders of a topic that is deleted and created again, because it ignores leaders with a lower epoch
+/// than those it knows (`rd_kafka_toppar_leader_update`). If the new topic has other leaders, only a new client finds them.
+#[derive(Debug, Default)]
+pub(crate) struct KnownTopics(BTreeMap<String, String>);
+
+impl KnownTopics {
+    /// Reads the ids of these topics. A topic whose id the cluster does not return is not known.
+    pub(crate) fn read<'t>(client: *mut RDKafka, topics: impl IntoIterator<Item = &'t str>) -> Self {
+        let id = |topic: &str| Some((topic.to_owned(), topic_id(client, topic, READ_TIMEOUT).ok().flatten()?));
+        KnownTopics(topics.into_iter().filter_map(id).collect())
+    }
+
+    /// Returns whether the topic has another id now. False while the cluster does not answer.
+    pub(crate) fn is_recreated(&self, client: *mut RDKafka, topic: &str) -> bool {
+        let Some(known) = self.0.get(topic) else { return false };
+        matches!(topic_id(client, topic, READ_TIMEOUT), Ok(Some(now)) if now != *known)
+    }
+}
 
 /// Returns the id in base64, as Kafka's tools show it; `None` if the cluster does not return it.
 ///

@@ -6,11 +6,12 @@ use std::time::{Duration, Instant};
 
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::message::{Header, Headers, Message, OwnedHeaders};
-use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer, PurgeConfig};
 
 use super::context::DeliveryReports;
+use super::identity::KnownTopics;
 use super::topic::{self, TopicAnswer};
-use super::{client, fault, stranded};
+use super::{client, closing, fault, stranded};
 use crate::config::resolved::KafkaSettings;
 use crate::error::{Error, Result};
 
@@ -18,6 +19,10 @@ use crate::error::{Error, Result};
 const METADATA_TIMEOUT: Duration = Duration::from_secs(1);
 /// Time between two requests for the metadata while events are returned.
 const ASK_AGAIN: Duration = Duration::from_secs(2);
+/// Time without a delivery after which the id of the topic is compared.
+const STALL: Duration = Duration::from_secs(10);
+/// Longest wait for the events that a replaced client returns.
+const RETURN_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// An idempotent producer of events for one topic.
 pub(crate) struct Publisher {
@@ -29,6 +34,10 @@ pub(crate) struct Publisher {
     refusal: RefCell<Option<(String, u64)>>,
     /// The last request for the topic since events are returned. `None` if none are.
     asked: Cell<Option<TopicRequest>>,
+    /// Id of the topic when this client began to use it.
+    known: RefCell<KnownTopics>,
+    /// Number of delivered events, and the time since which no event was delivered while others wait.
+    progress: (u64, Instant),
 }
 
 /// A request for the topic because events were returned.
@@ -45,34 +54,15 @@ impl Publisher {
     /// # Errors
     /// 78 if librdkafka does not accept the configuration.
     pub(crate) fn new(kafka: &KafkaSettings, topic: &str) -> Result<Self> {
-        let mut config = client::producer(kafka);
-        config.set("message.timeout.ms", "0");
-        client::watched(&mut config);
-        client::set_missing(
-            &mut config,
-            kafka,
-            &[
-                // Refused events with unknown partitions do not cause a metadata request.
-                client::LOOK_OFTEN,
-                // This is enough for some seconds of events at full speed. Another limit, in kilobytes, restricts the
-                // memory.
-                ("queue.buffering.max.messages", "200000"),
-                ("queue.buffering.max.kbytes", "65536"),
-                // An idempotent client spins if a batch is due and five batches of the partition still wait for their
-                // broker. These batches take longer than an answer of a broker.
-                ("linger.ms", "100"),
-            ],
-        );
-        let producer = config
-            .create_with_context(DeliveryReports::keeping_returned())
-            .map_err(|e| Error::config(format_args!("kafka.properties: {e}")))?;
         Ok(Publisher {
-            producer,
+            producer: create(kafka)?,
             kafka: kafka.clone(),
             topic: topic.to_owned(),
             sent: Cell::new(0),
             refusal: RefCell::default(),
             asked: Cell::default(),
+            known: RefCell::default(),
+            progress: (0, Instant::now()),
         })
     }
 
@@ -83,6 +73,7 @@ impl Publisher {
         match self.ask() {
             TopicAnswer::Exists => {
                 trouble.clear();
+                self.note_topic();
                 return true;
             }
             TopicAnswer::Missing => trouble.set(fault::missing(&self.topic)),
@@ -93,6 +84,52 @@ impl Publisher {
             }
         }
         false
+    }
+
+    /// Reads the id of the topic.
+    fn note_topic(&self) {
+        let client = self.producer.client().native_ptr();
+        *self.known.borrow_mut() = KnownTopics::read(client, [self.topic.as_str()]);
+    }
+
+    /// Replaces the client if events wait because the topic was created again: see [`KnownTopics`]. The waiting events are
+    /// sent again. Call it from time to time.
+    pub(crate) fn renew(&mut self) {
+        let (delivered, _, waiting) = self.counts();
+        if waiting == 0 || delivered != self.progress.0 {
+            self.progress = (delivered, Instant::now());
+        }
+        if self.progress.1.elapsed() < STALL {
+            return;
+        }
+        self.progress.1 = Instant::now();
+        if !self.known.borrow().is_recreated(self.producer.client().native_ptr(), &self.topic) {
+            return;
+        }
+        let renewed = match create(&self.kafka) {
+            Ok(renewed) => renewed,
+            Err(error) => {
+                tracing::warn!(
+                    topic = self.topic,
+                    "the topic was recreated, and a new client cannot be created yet: {error}"
+                );
+                return;
+            }
+        };
+        tracing::warn!(
+            topic = self.topic,
+            events = waiting,
+            "the topic was recreated, and this client keeps its old leaders: a new client sends the waiting events again"
+        );
+        let earlier = std::mem::replace(&mut self.producer, renewed);
+        earlier.purge(PurgeConfig::default().queue().inflight());
+        let deadline = Instant::now() + RETURN_TIMEOUT;
+        while earlier.in_flight_count() > 0 && Instant::now() < deadline {
+            earlier.poll(Duration::from_millis(10));
+        }
+        self.producer.context().succeed(earlier.context());
+        closing::close(earlier);
+        self.note_topic();
     }
 
     /// Asks the cluster for the topic. Waits at most a second.
@@ -212,4 +249,28 @@ impl Publisher {
         }
         self.counts().2
     }
+}
+
+/// Creates a client without connecting.
+fn create(kafka: &KafkaSettings) -> Result<BaseProducer<DeliveryReports>> {
+    let mut config = client::producer(kafka);
+    config.set("message.timeout.ms", "0");
+    client::watched(&mut config);
+    client::set_missing(
+        &mut config,
+        kafka,
+        &[
+            // Refused events with unknown partitions do not cause a metadata request.
+            client::LOOK_OFTEN,
+            // This is enough for some seconds of events at full speed. Another limit, in kilobytes, restricts the
+            // memory.
+            ("queue.buffering.max.messages", "200000"),
+            ("queue.buffering.max.kbytes", "65536"),
+            // An idempotent client spins if a batch is due and five batches of the partition still wait for their
+            // broker. These batches take longer than an answer of a broker.
+            ("linger.ms", "100"),
+        ],
+    );
+    let created = config.create_with_context(DeliveryReports::keeping_returned());
+    created.map_err(|e| Error::config(format_args!("kafka.properties: {e}")))
 }

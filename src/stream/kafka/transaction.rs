@@ -8,6 +8,7 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer, PurgeConfig};
 
 use super::consumer::CALL_TIMEOUT;
 use super::context::DeliveryReports;
+use super::identity::KnownTopics;
 use super::topic::{self, TopicAnswer};
 use super::{client, fault, shortage};
 use crate::config::resolved::{Delivery, KafkaSettings, TopicSettings};
@@ -38,6 +39,8 @@ pub(crate) struct KafkaTransactionalProducer {
     /// Number of delivery reports when the open transaction began.
     reports_before: u64,
     sent: u64,
+    /// Ids of the topics when the transactions were initialised.
+    known: KnownTopics,
     /// Whether a commit has begun and its outcome is unknown. Only the same call may follow.
     is_committing: bool,
 }
@@ -73,6 +76,7 @@ impl KafkaTransactionalProducer {
             began: Instant::now(),
             reports_before: 0,
             sent: 0,
+            known: KnownTopics::default(),
             is_committing: false,
         })
     }
@@ -157,6 +161,9 @@ impl KafkaTransactionalProducer {
         let is_late = error.rdkafka_error_code() == Some(Code::MessageTimedOut);
         if is_late && matches!(topic::ask(self.producer.client(), topic, METADATA_TIMEOUT), TopicAnswer::Missing) {
             fault.message = fault::missing(topic);
+        } else if is_late && self.known.is_recreated(self.producer.client().native_ptr(), topic) {
+            fault.remedy = Remedy::Rebuild;
+            fault.message = format!("topic {topic} was recreated, and this client keeps its old leaders");
         }
         fault
     }
@@ -250,6 +257,9 @@ impl TransactionalProducer for KafkaTransactionalProducer {
                 fault
             })?;
         }
+        let TopicSettings { anomalies, dead_letter, state, .. } = &self.topics;
+        let written = [anomalies, dead_letter, state].map(String::as_str);
+        self.known = KnownTopics::read(self.producer.client().native_ptr(), written);
         Ok(())
     }
 
