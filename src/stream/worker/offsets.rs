@@ -306,7 +306,7 @@ impl<'w, C: TransactionalClient> OffsetWriter<'w, C> {
             true => self.records(report, &next, stored),
             false => (Vec::new(), false),
         };
-        let committed = self.commit(partition, next, records);
+        let committed = self.commit(report, next, records);
         if committed.is_err() {
             // The next transaction of this id aborts it otherwise.
             let _ = self.client.abort();
@@ -337,10 +337,21 @@ impl<'w, C: TransactionalClient> OffsetWriter<'w, C> {
         (records.collect(), is_state_deleted)
     }
 
-    fn commit(&mut self, partition: i32, next: Progress, records: Vec<OutgoingRecord>) -> Result<(), Fault> {
+    /// Commits an offset with these records, unless another one was committed since the report.
+    fn commit(&mut self, report: &OffsetReport, next: Progress, records: Vec<OutgoingRecord>) -> Result<(), Fault> {
+        let partition = report.partition;
         let progress = ProgressByPartition::from([(partition, next)]);
         self.client.begin()?;
         records.into_iter().try_for_each(|record| self.client.send(record))?;
+        let now = insist(self.client, ANSWER_TIMEOUT, |client| client.committed(&[partition]))?;
+        if now.get(&partition).is_some_and(|standing| *standing != report.standing) {
+            let what = format_args!(
+                "an offset of {} [{partition}] was committed while this command was running: stop the detectors, and \
+                 repeat it",
+                self.settings.topics.raw_events
+            );
+            return Err(Fault::new(Remedy::Abort, what));
+        }
         insist(self.client, ANSWER_TIMEOUT, |client| client.commit(&progress))
     }
 }
