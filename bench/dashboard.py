@@ -47,7 +47,7 @@ INSERT = """insert into anomalies
     select 'raw_events', 0, 0, n, 0, 'point', 2, %(device)s || case when %(many)s then '-' || n %% 200 else '' end, 'temperature', 24.6,
         now() - interval '1 hour' * %(hours)s * (1 - (n - %(first)s)::float8 / %(count)s), 'sigma', 28.2, 3, 21.45, 21.1, 21.8, 21.45, 0.11, 28.2,
         '{}', 'high', case when n %% 5 = 0 then 'critical' else 'warning' end, null, 100,
-        (select array_agg(21.45 + (i %% 7 - 3) * 0.05) from generate_series(1, 100) i), now(), 1, n
+        (select array_agg(21.45 + (i %% 7 - 3) * 0.05) from generate_series(1, 100) i), null, null, null, now(), 1, n
     from generate_series(%(first)s, %(first)s + %(count)s - 1) n"""
 
 

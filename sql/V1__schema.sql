@@ -37,6 +37,9 @@ create table anomalies (
     label             text,
     window_count      integer            not null,
     "window"          double precision[] not null,
+    reason            text,
+    return_period_events  double precision,
+    return_period_seconds double precision,
     detected_at       timestamptz        not null,
     sink              integer,
     sink_offset       bigint,
@@ -50,6 +53,10 @@ comment on column anomalies.score is 'numbers from here to z_score are null wher
 -- Not jsonb: its numbers have no negative zero, and every bit counts here.
 comment on column anomalies.evidence is 'numbers by name: with the window they suffice to repeat the method''s arithmetic';
 comment on column anomalies."window" is 'the values before this one, oldest first';
+comment on column anomalies.reason is 'what within the method found it';
+comment on column anomalies.return_period_events is
+    'number of values that pass on average, in this series, until one is at least as abnormal; null while unknown';
+comment on column anomalies.return_period_seconds is 'the same in seconds; null while unknown';
 comment on column anomalies.detected_at is 'time of the record in topic anomalies, by the broker''s clock';
 comment on column anomalies.stored_at is 'when the row was stored, by the database''s clock';
 comment on column anomalies.sink is 'sink_offsets.id of the partition of topic anomalies that the row was read from';

@@ -125,6 +125,15 @@ pub struct Anomaly {
     pub window_count: u32,
     /// The most recent values before this one, oldest first.
     pub window: Vec<f64>,
+    /// What within the method found the anomaly; `None` if the method has one criterion only.
+    #[serde(default)]
+    pub reason: Option<String>,
+    /// Number of values that pass on average, in this series, until one is at least as abnormal; `None` while unknown.
+    #[serde(default)]
+    pub return_period_events: Option<f64>,
+    /// The same in seconds; `None` while unknown.
+    #[serde(default)]
+    pub return_period_seconds: Option<f64>,
     /// Source of the event.
     pub source: RecordId,
 }
@@ -163,7 +172,7 @@ impl Anomaly {
 /// The columns of an anomaly in the database with their SQL types, in the order of the table. They are the fields of
 /// `source` with a prefix, the other fields, and the time of the detection. This is the only list of columns. Tests
 /// compare it with the fields, the schema, the select lists, COPY, the CSV and the description of the API.
-pub const COLUMNS: [(&str, &str); 27] = [
+pub const COLUMNS: [(&str, &str); 30] = [
     ("source_topic", "text"),
     ("source_generation", "integer"),
     ("source_partition", "integer"),
@@ -190,6 +199,9 @@ pub const COLUMNS: [(&str, &str); 27] = [
     ("label", "text"),
     ("window_count", "integer"),
     ("window", "double precision[]"),
+    ("reason", "text"),
+    ("return_period_events", "double precision"),
+    ("return_period_seconds", "double precision"),
     ("detected_at", "timestamptz"),
 ];
 
@@ -224,6 +236,9 @@ pub mod tests {
             label: None,
             window_count: 4,
             window: vec![9.0, 11.0, 9.0, 11.0],
+            reason: None,
+            return_period_events: None,
+            return_period_seconds: None,
             source: RecordId { topic: "raw_events".into(), generation: 0, partition: 3, offset: 184_467, index: 0 },
         }
     }
@@ -244,7 +259,8 @@ pub mod tests {
     fn the_json_has_these_keys_in_this_order() {
         let text = serde_json::to_string(&sample(18.0)).unwrap();
         let expected = "schema_version kind device_id metric_name metric_value timestamp method score threshold expected lower \
-                        upper mean std_dev z_score evidence direction severity label window_count window source";
+                        upper mean std_dev z_score evidence direction severity label window_count window reason \
+                        return_period_events return_period_seconds source";
         let place = |key: &str| text.find(&format!("\"{key}\":")).unwrap_or_else(|| panic!("no {key} in {text}"));
         assert!(expected.split_whitespace().is_sorted_by_key(place), "{text}");
         assert_eq!(expected.split_whitespace().count(), json(&sample(18.0)).as_object().unwrap().len());

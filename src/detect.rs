@@ -2,19 +2,21 @@
 //! the changes since the last commit. It depends neither on Kafka, nor on files, nor on clocks.
 
 mod memory;
+mod record;
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use sha2::{Digest, Sha256};
 
-use crate::anomaly::{Anomaly, Direction, RecordId, SCHEMA_VERSION, Severity};
+use crate::anomaly::{Anomaly, RecordId};
 use crate::event::{Event, Timestamp};
 use crate::method::Judgement;
 use crate::policy::{Policy, PolicyTable, ResolvedPolicy, UNRESOLVED};
 use crate::series::snapshot::Fingerprint;
 use crate::series::{self, Evictions, SeriesLimits, SeriesTable, SlotHint, UndoLog};
 use crate::series_block::SeriesBlock;
+use record::record;
 
 /// Settings of a detector: the policy and limits that decide no verdict.
 #[derive(Debug, Clone, PartialEq)]
@@ -193,6 +195,17 @@ impl Detector {
     }
 }
 
+/// What a method found of one value.
+#[allow(clippy::large_enum_variant)] // It lives on the stack, for one event.
+enum Judged {
+    /// The series has too few preceding values.
+    Learning,
+    /// The value is normal. Its figures were not computed.
+    CertainlyNormal,
+    /// The value was judged.
+    Figures(Judgement),
+}
+
 /// Judges the events of one partition.
 pub struct Judge<'d> {
     table: SeriesTable,
@@ -254,20 +267,12 @@ impl Judge<'_> {
         label: impl FnOnce() -> Option<String>,
     ) -> Verdict {
         let (time, context) = (at.map(Timestamp::millis), self.context);
-        let verdict = self.with_block(source.offset, event, time, |policy, block| {
-            if block.len() < policy.limits.min_samples {
-                return Verdict::Learning;
+        let verdict = self.with_block(source.offset, event, time, true, |policy, block, judged| match judged {
+            Judged::Learning => Verdict::Learning,
+            Judged::Figures(figures) if figures.abnormal => {
+                Verdict::Anomalous(Box::new(record(policy, context, block, figures, source, event, at, label())))
             }
-            let method = policy.method.as_ref();
-            if method.certainly_normal(block, event.metric_value) {
-                return Verdict::Normal;
-            }
-            match method.judge(block, block.state(), event.metric_value, time) {
-                Some(figures) if figures.abnormal => {
-                    Verdict::Anomalous(Box::new(record(policy, context, block, figures, source, event, at, label())))
-                }
-                _ => Verdict::Normal,
-            }
+            Judged::Figures(_) | Judged::CertainlyNormal => Verdict::Normal,
         });
         verdict.unwrap_or(Verdict::Excluded)
     }
@@ -281,11 +286,8 @@ impl Judge<'_> {
         at: Option<Timestamp>,
     ) -> Option<(Judgement, Option<Box<Anomaly>>)> {
         let (time, context) = (at.map(Timestamp::millis), self.context);
-        let explained = self.with_block(source.offset, event, time, |policy, block| {
-            if block.len() < policy.limits.min_samples {
-                return None;
-            }
-            let figures = policy.method.judge(block, block.state(), event.metric_value, time)?;
+        let explained = self.with_block(source.offset, event, time, false, |policy, block, judged| {
+            let Judged::Figures(figures) = judged else { return None };
             let anomaly =
                 figures.abnormal.then(|| Box::new(record(policy, context, block, figures, source, event, at, None)));
             Some((figures, anomaly))
@@ -293,13 +295,17 @@ impl Judge<'_> {
         explained.flatten()
     }
 
-    /// Calls a function with the block of the event's series; returns `None` if the series is excluded.
+    /// Judges an event and appends its value to the window. In between, calls a function with the block of the event's
+    /// series and what was judged. Returns `None` if the series is excluded. `may_screen` allows the method to skip the
+    /// figures of a value that is certainly normal.
+    #[inline]
     fn with_block<T>(
         &mut self,
         offset: i64,
         event: &Event<'_>,
         time: Option<i64>,
-        judge: impl FnOnce(&ResolvedPolicy, &SeriesBlock) -> T,
+        may_screen: bool,
+        then: impl FnOnce(&ResolvedPolicy, &SeriesBlock, Judged) -> T,
     ) -> Option<T> {
         let key = series::key(self.key, &event.device_id, event.metric_name.as_deref());
         let guess = self.guesses.get(self.next).copied().unwrap_or(SlotHint::NONE);
@@ -325,11 +331,23 @@ impl Judge<'_> {
         if known == UNRESOLVED {
             self.table.set_policy(slot, number);
         }
-        let seen = judge(policy, self.table.block(slot));
+        let (method, value) = (policy.method.as_ref(), event.metric_value);
+        let block = self.table.block(slot);
+        let is_learning = block.len() < policy.limits.min_samples;
+        let judged = if policy.has_state {
+            match self.table.judge_by_state(slot, method, value, time) {
+                Some(figures) if !is_learning => Judged::Figures(figures),
+                _ => Judged::Learning,
+            }
+        } else if is_learning {
+            Judged::Learning
+        } else if may_screen && method.certainly_normal(block, value) {
+            Judged::CertainlyNormal
+        } else {
+            method.judge(block, &[], value, time).map_or(Judged::Learning, Judged::Figures)
+        };
+        let seen = then(policy, self.table.block(slot), judged);
         self.table.tick(slot, offset, self.time.take());
-        if policy.has_state {
-            self.table.update_state(slot, policy.method.as_ref(), event.metric_value, time);
-        }
         self.table.push(slot, offset, event.metric_value, policy.limits.window);
         if !self.has_more {
             self.table.prune(offset + 1, self.bounds);
@@ -338,44 +356,6 @@ impl Judge<'_> {
             self.split = self.others.iter().find(|(_, table)| table.contains(key)).map(|(partition, _)| *partition);
         }
         Some(seen)
-    }
-}
-
-#[allow(clippy::too_many_arguments)] // The record is the sum of these; a struct of them would be the record.
-fn record(
-    policy: &ResolvedPolicy,
-    context: usize,
-    block: &SeriesBlock,
-    figures: Judgement,
-    source: &RecordId,
-    event: &Event<'_>,
-    at: Option<Timestamp>,
-    label: Option<String>,
-) -> Anomaly {
-    let is_critical = figures.score >= policy.method.critical_from(policy.limits.threshold);
-    Anomaly {
-        schema_version: SCHEMA_VERSION,
-        kind: "point".into(),
-        device_id: event.device_id.to_string(),
-        metric_name: event.metric_name.as_deref().map(str::to_owned),
-        metric_value: event.metric_value,
-        timestamp: at,
-        method: policy.id.name.clone(),
-        score: figures.score,
-        threshold: Some(policy.limits.threshold),
-        expected: Some(figures.expected),
-        lower: figures.lower,
-        upper: figures.upper,
-        mean: figures.mean,
-        std_dev: figures.std_dev,
-        z_score: figures.z_score,
-        evidence: figures.evidence.into_iter().flatten().map(|(name, number)| (name.to_owned(), number)).collect(),
-        direction: if event.metric_value > figures.expected { Direction::High } else { Direction::Low },
-        severity: if is_critical { Severity::Critical } else { Severity::Warning },
-        label,
-        window_count: block.len() as u32,
-        window: block.newest(context),
-        source: source.clone(),
     }
 }
 
@@ -395,6 +375,7 @@ mod tests {
     use std::borrow::Cow;
 
     use super::*;
+    use crate::anomaly::Severity;
     use crate::policy::PolicyOverride;
 
     fn detector(policy: Policy) -> Detector {

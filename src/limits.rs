@@ -9,7 +9,8 @@ macro_rules! series_limits {
     ($then:ident! { $($argument:tt)* }) => {
         $then! { { $($argument)* } {
             /// Method that judges values. sigma: mean and deviation of the window. ewma: exponentially weighted mean and deviation
-            /// whose span is the window.
+            /// whose span is the window. adaptive: forecast, season, constant values and regime of a series, by how rarely it shows
+            /// as much.
             method: String = "sigma", METHOD;
             /// Number of preceding values that a value is compared with.
             window: usize = 100, Integer(2, 100_000);

@@ -1,10 +1,13 @@
 //! The detection methods. Each method is one file behind [`Method`]: a pure function of the ordered window, the state
 //! and the value. A new method needs a file here, and its definition in `METHODS`.
 
+mod adaptive;
 mod distance;
 mod ewma;
+mod finite;
 mod recorded;
 mod sigma;
+mod tail;
 
 use serde::{Deserialize, Serialize};
 
@@ -24,6 +27,8 @@ pub struct Judgement {
     pub z_score: Option<f64>,
     /// Distance from normal; higher is more abnormal. `f64::MAX` if a deviation of 0 allows no other value.
     pub score: f64,
+    /// Threshold in the unit of the score.
+    pub threshold: f64,
     /// The value that the method expected.
     pub expected: f64,
     /// Lower end of the expected range.
@@ -34,10 +39,18 @@ pub struct Judgement {
     pub abnormal: bool,
     /// Further numbers of the method, by name. Together with the window they suffice to repeat the arithmetic.
     pub evidence: Evidence,
+    /// What within the method is most abnormal. `None` if the method has one criterion only.
+    pub reason: Option<&'static str>,
+    /// Number of values that pass on average, in this series, until one is at least as abnormal. `None` while unknown.
+    pub return_period_events: Option<f64>,
+    /// The same in seconds. `None` while unknown.
+    pub return_period_seconds: Option<f64>,
+    /// Whether an episode begins with this value. `None` if the method leaves that to the episode's own rule.
+    pub opens: Option<bool>,
 }
 
 /// Names and finite numbers. The last element is reserved for a deviation that a floor raised.
-pub type Evidence = [Option<(&'static str, f64)>; 4];
+pub type Evidence = [Option<(&'static str, f64)>; 12];
 
 /// Name and version of a method. Two versions update the state or judge in different ways.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -57,8 +70,8 @@ pub trait Method: Send + std::fmt::Debug {
     /// Returns the version of the method's arithmetic; see [`MethodId`].
     fn version(&self) -> u32;
 
-    /// Returns the number of f64 that the method stores for each series besides the window. They are 0 before the first
-    /// value.
+    /// Returns the number of words that the method stores for each series besides the window. They are 0 before the
+    /// first value.
     fn state_len(&self) -> usize {
         0
     }
@@ -68,9 +81,17 @@ pub trait Method: Send + std::fmt::Debug {
         false
     }
 
-    /// Returns the exact figures and the verdict; `None` before the first value. `time` is that of the event, in
+    /// Returns the exact figures and the verdict; `None` while the method learns. `time` is that of the event, in
     /// milliseconds.
-    fn judge(&self, block: &SeriesBlock, state: &[f64], value: f64, time: Option<i64>) -> Option<Judgement>;
+    fn judge(&self, block: &SeriesBlock, state: &[u64], value: f64, time: Option<i64>) -> Option<Judgement>;
+
+    /// Judges a value by the block and its state, then updates the state. A method whose steps share their work implements
+    /// it.
+    fn judge_and_update(&self, block: &mut SeriesBlock, value: f64, time: Option<i64>) -> Option<Judgement> {
+        let judged = self.judge(block, block.state(), value, time);
+        self.update(block.state_mut(), value, time);
+        judged
+    }
 
     /// Returns the score from which an anomaly is critical, at this threshold.
     fn critical_from(&self, threshold: f64) -> f64 {
@@ -78,7 +99,7 @@ pub trait Method: Send + std::fmt::Debug {
     }
 
     /// Updates a state by a finite value that has been judged.
-    fn update(&self, _state: &mut [f64], _value: f64, _time: Option<i64>) {}
+    fn update(&self, _state: &mut [u64], _value: f64, _time: Option<i64>) {}
 }
 
 impl dyn Method + '_ {
@@ -89,8 +110,8 @@ impl dyn Method + '_ {
 
     /// Computes the state of a series from the values of its window, in order. A method starts from this state if the
     /// series had another method before.
-    pub fn state_from(&self, block: &SeriesBlock) -> Vec<f64> {
-        let mut state = vec![0.0; self.state_len()];
+    pub fn state_from(&self, block: &SeriesBlock) -> Vec<u64> {
+        let mut state = vec![0; self.state_len()];
         block.iter().for_each(|value| self.update(&mut state, value, None));
         state
     }
@@ -108,7 +129,7 @@ struct MethodDefinition {
 }
 
 /// All methods, in the order in which the settings list them. A method is registered here and nowhere else.
-const METHODS: [MethodDefinition; 2] = [sigma::DEFINITION, ewma::DEFINITION];
+const METHODS: [MethodDefinition; 3] = [sigma::DEFINITION, ewma::DEFINITION, adaptive::DEFINITION];
 
 /// Names of all methods: the values of `detector.method`.
 pub const NAMES: [&str; METHODS.len()] = {
@@ -135,6 +156,9 @@ pub struct Explanation {
     pub moments: Option<MomentsExplanation>,
     /// Description of the data from which the arithmetic is repeated.
     pub repeated_from: &'static str,
+    /// Each reason of the method, and what is abnormal if it is the reason; it follows the value. Empty for a method with
+    /// one criterion.
+    pub reasons: &'static [(&'static str, &'static str)],
 }
 
 /// Explains to users how a method computes its mean and its deviation.
@@ -155,6 +179,12 @@ pub struct MomentsExplanation {
 /// Returns the explanation of the method with this name. `None` if this program does not have the method.
 pub fn explanation(name: &str) -> Option<Explanation> {
     definition(name).map(|method| method.explanation)
+}
+
+/// Returns what is abnormal if this is the method's reason. `None` if this program does not have the method or the reason.
+pub fn reason_text(method: &str, reason: &str) -> Option<&'static str> {
+    let reasons = definition(method)?.explanation.reasons;
+    reasons.iter().find(|(name, _)| *name == reason).map(|(_, text)| *text)
 }
 
 /// Returns the score from which an anomaly of the method with this name is critical, at this threshold. `None` if this

@@ -397,7 +397,7 @@ mod tests {
     /// Returns the bits of all windows and states, by key.
     fn windows(table: &SeriesTable) -> std::collections::BTreeMap<String, Vec<u64>> {
         let bits =
-            |window: &SeriesBlock| window.iter().chain(window.state().iter().copied()).map(f64::to_bits).collect();
+            |window: &SeriesBlock| window.iter().map(f64::to_bits).chain(window.state().iter().copied()).collect();
         table.series.iter().flatten().map(|s| (s.block.name().to_owned(), bits(&s.block))).collect()
     }
 
@@ -419,7 +419,7 @@ mod tests {
     fn snapshots_of_different_offsets_and_the_records_since_the_checkpoint_restore_the_table() {
         let bounds = SeriesLimits { max_series: 4, idle_after: None };
         let keys = ["a", "b", "c", "a", "d", "e", "a", "b", "f", "c", "a", "a", "b"];
-        for method in ["sigma", "ewma"].map(|name| method_of(name, 3)) {
+        for method in crate::method::NAMES.map(|name| method_of(name, 3)) {
             let (origin, policies) = (origin(), policies_of(method.name(), 3));
             let mut table = SeriesTable::default();
             let (mut records, mut reading) = (Vec::new(), clock::ClockSnapshot::default());

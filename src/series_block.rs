@@ -101,18 +101,18 @@ impl SeriesBlock {
     }
 
     /// Returns what the method remembers of the series besides these values; empty for a method without state.
-    pub fn state(&self) -> &[f64] {
-        bytemuck::cast_slice(&self.words[self.state_start()..self.start()])
+    pub fn state(&self) -> &[u64] {
+        &self.words[self.state_start()..self.start()]
     }
 
     /// Returns the method's state as a slice that can be changed.
-    pub fn state_mut(&mut self) -> &mut [f64] {
+    pub fn state_mut(&mut self) -> &mut [u64] {
         let (from, to) = (self.state_start(), self.start());
-        bytemuck::cast_slice_mut(&mut self.words[from..to])
+        &mut self.words[from..to]
     }
 
     /// Replaces the state. A state of another length needs a new block.
-    pub fn set_state(&mut self, state: &[f64]) {
+    pub fn set_state(&mut self, state: &[u64]) {
         if self.state().len() != state.len() {
             let mut other = SeriesBlock::allocate(self.name(), state.len(), self.len().max(FIRST_ROOM));
             for (to, value) in other.values_mut().iter_mut().zip(self.iter()) {
@@ -309,13 +309,13 @@ mod tests {
         (0..7).for_each(|i| {
             block.push(f64::from(i), 5);
         });
-        block.set_state(&[1.5, -2.0, 3.0]);
+        block.set_state(&[1, 2, 3]);
         for i in 7..100 {
             block.push(f64::from(i), 50);
-            assert_eq!((block.name(), block.state()), ("device-0\u{0}m", &[1.5, -2.0, 3.0][..]));
+            assert_eq!((block.name(), block.state()), ("device-0\u{0}m", &[1, 2, 3][..]));
         }
         block.shrink(3);
-        assert_eq!((block.newest(9), block.state()), (vec![97.0, 98.0, 99.0], &[1.5, -2.0, 3.0][..]));
+        assert_eq!((block.newest(9), block.state()), (vec![97.0, 98.0, 99.0], &[1, 2, 3][..]));
         block.set_state(&[]);
         assert_eq!((block.newest(9), block.state()), (vec![97.0, 98.0, 99.0], &[][..]));
         assert!(block.certainly_within(98.0, 3.0));

@@ -397,7 +397,7 @@ fn one_role_of_the_database_reads_and_another_reviews_and_neither_does_more() {
     case.set("MIGRATE__REVIEWER", &reviewer);
     case.ok(&["migrate"]);
     let row = "insert into anomalies values ('t', 0, 0, 7, 0, 'point', 2, 'pump', 'm', 9, now(), 'sigma', 8, 3, 1, -2, 4, 1, 1, 8,
-               '{}', 'high', 'critical', null, 30, '{1}', now())";
+               '{}', 'high', 'critical', null, 30, '{1}', null, null, null, now())";
     case.sql().batch_execute(row).unwrap();
     let settings = [
         ("POSTGRES__USER", reader.as_str()),

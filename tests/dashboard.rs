@@ -188,6 +188,9 @@ pub fn anomaly(device: &str, offset: i64, time: Timestamp, value: f64) -> Anomal
         label: None,
         window_count: 4,
         window,
+        reason: None,
+        return_period_events: None,
+        return_period_seconds: None,
         source: RecordId { topic: "raw_events".into(), generation: 0, partition: 0, offset, index: 0 },
     }
 }
@@ -536,7 +539,7 @@ fn no_page_reads_a_whole_table_of_ten_million_rows() {
              (array['temperature', 'pressure', 'vibration'])[1 + (n % 3)], 24.6, now() - interval '30 days' * (1 - n / {ROWS}.0),
              'sigma', 28.2, 3, 21.45, 21.1, 21.8, 21.45, 0.11, 28.2, '{{}}', 'high',
              case when n % 5 = 0 then 'critical' else 'warning' end, case when n % 9973 = 0 then 'spike' end, 4,
-             '{{21.4,21.6,21.5,21.3}}', now(), 1, n
+             '{{21.4,21.6,21.5,21.3}}', null, null, null, now(), 1, n
          from generate_series(1, {ROWS}) n"
     );
     let start = Clock::now();

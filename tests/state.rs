@@ -1,6 +1,8 @@
 //! Tests of the windows in topic `anomaly_state`: they survive kills, missing input and changed settings. State that cannot
 //! be trusted is reported with the remedy, and never reset silently.
 
+use std::collections::BTreeSet;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use rdkafka::ClientConfig;
@@ -8,8 +10,9 @@ use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, NewTopic, ResourceS
 use rdkafka::client::DefaultClientContext;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::{Offset, TopicPartitionList};
+use serde_json::json;
 
-use crate::common::{Case, Got, Parts, Process, Sent, event, wait, wait_for};
+use crate::common::{Case, Got, PROGRAM, Parts, Process, Sent, event, wait, wait_for};
 use crate::pipeline::{events, verify, verify_methods, wait_done};
 
 /// Setting that starts a sweep every 100 ms.
@@ -117,6 +120,49 @@ fn survive_a_kill(method: &'static str) {
     // No series learned again: the windows were full.
     assert_eq!(detector.metric("anomaly_events_total{kind=\"learning\"} "), 0.0);
     verify_methods(&case, records, |_, _| (method, 100));
+}
+
+/// Returns a value of a device in a minute: noise, and rarely a spike.
+fn reading(minute: u64, device: u64) -> Sent {
+    let random = (minute * 1_000 + device).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+    let spike = if minute > 150 && random.is_multiple_of(97) { 40.0 } else { 0.0 };
+    let (name, value) = (format!("device-{device:04}"), (random % 1_000) as f64 / 1_000.0 + spike);
+    let time = 1_700_000_000_000 + minute * 60_000;
+    let text = json!({"device_id": name, "metric_name": "m", "metric_value": value, "timestamp": time}).to_string();
+    Sent { key: Some(name.into()), value: Some(text.into()), ..Sent::default() }
+}
+
+#[test]
+fn what_adaptive_remembers_survives_a_kill_bit_for_bit() {
+    let mut case = case("adaptive");
+    case.set("DETECTOR__METHOD", "adaptive");
+    let readings =
+        |minutes: std::ops::Range<u64>| minutes.flat_map(|minute| (0..20).map(move |device| reading(minute, device)));
+    case.produce(readings(0..400));
+    let detector = case.detector("a", &[OFTEN]);
+    wait_done(&case, 8_000);
+    wait("a checkpoint", || floors(&case).iter().sum::<i64>() == 8_000);
+    kill(detector);
+    case.produce(readings(400..800));
+    let _detector = case.detector("a", &[OFTEN]);
+    wait_done(&case, 16_000);
+    // Without restarts, the same records have the same anomalies.
+    let file = case.dir.path().join("readings.jsonl");
+    let mut records = case.read(&case.raw());
+    records.sort_by_key(|got| (got.partition, got.offset));
+    let lines = records.iter().map(|got| got.value.clone().unwrap()).collect::<Vec<_>>();
+    std::fs::write(&file, lines.join(&b"\n"[..])).unwrap();
+    let output =
+        Command::new(PROGRAM).args(["score", "--method", "adaptive", file.to_str().unwrap()]).output().unwrap();
+    let comparable = |mut anomaly: serde_json::Value| {
+        anomaly.as_object_mut().unwrap().remove("source");
+        (anomaly["device_id"].to_string(), anomaly["timestamp"].to_string(), anomaly.to_string())
+    };
+    let text = String::from_utf8(output.stdout).unwrap();
+    let expected = text.lines().map(|line| comparable(serde_json::from_str(line).unwrap())).collect::<BTreeSet<_>>();
+    let found = case.read(&case.anomalies()).iter().map(|got| comparable(got.json())).collect::<BTreeSet<_>>();
+    assert!(found.len() > 50 && found.iter().any(|(_, time, _)| time > &json!("2023-11-15T05:00:00.000Z").to_string()));
+    assert_eq!(found, expected);
 }
 
 #[test]

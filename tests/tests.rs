@@ -16,6 +16,8 @@ mod stage;
 
 /// The arithmetic of windows, and the screen that skips it, compared with the oracle.
 mod arithmetic;
+/// The command `anomaly score` with the method `adaptive`, compared with another program.
+mod detection;
 /// The rooms and files that each file may import.
 mod layout;
 /// The command `anomaly passwd`.

@@ -1,16 +1,12 @@
 //! The distance of a value from a mean in standard deviations, and its verdict. A value is abnormal if it is strictly
 //! farther than the threshold: `|value - mean| > threshold x deviation`. The deviation is first raised to the floors.
 
+use super::finite::finite;
 use super::{Evidence, Judgement, Recorded};
 use crate::limits::Limits;
 
 /// Name in the evidence of the deviation that a floor raised.
 const DEVIATION: &str = "deviation";
-
-/// Replaces a quotient or bound beyond the range of f64 by the end of the range, because JSON has no infinity.
-pub(super) fn finite(x: f64) -> f64 {
-    x.clamp(f64::MIN, f64::MAX)
-}
 
 /// Judges a value by its distance from `mean`. The evidence includes the deviation if a floor raised it.
 pub(super) fn judge(limits: &Limits, mean: f64, std_dev: f64, value: f64, evidence: Evidence) -> Judgement {
@@ -52,10 +48,15 @@ fn by_deviation(threshold: f64, mean: f64, std_dev: f64, deviation: f64, value: 
         std_dev: Some(std_dev),
         z_score,
         score: z_score.map_or(f64::MAX, f64::abs),
+        threshold,
         expected: mean,
         lower: finite(mean - threshold * deviation),
         upper: finite(mean + threshold * deviation),
         abnormal,
-        evidence: [None; 4],
+        evidence: Evidence::default(),
+        reason: None,
+        return_period_events: None,
+        return_period_seconds: None,
+        opens: None,
     }
 }

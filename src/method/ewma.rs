@@ -15,9 +15,10 @@
 //! A variance beyond the range of f64 stays at `f64::MAX`. Each operation is rounded once, in a fixed order. The state
 //! therefore follows from the ordered values alone, bit for bit.
 
-use super::distance::{self, finite, repeated};
+use super::distance::{self, repeated};
+use super::finite::finite;
 use super::recorded::{Recorded, Unrepeatable};
-use super::{Explanation, Judgement, Method, MethodDefinition, MomentsExplanation};
+use super::{Evidence, Explanation, Judgement, Method, MethodDefinition, MomentsExplanation};
 use crate::limits::Limits;
 use crate::series_block::SeriesBlock;
 
@@ -33,6 +34,7 @@ pub(super) const DEFINITION: MethodDefinition = MethodDefinition {
             is_of_window: false,
         }),
         repeated_from: "the method's state",
+        reasons: &[],
     },
     repeat,
 };
@@ -64,14 +66,15 @@ impl Method for Ewma {
         3
     }
 
-    fn judge(&self, _block: &SeriesBlock, state: &[f64], value: f64, _time: Option<i64>) -> Option<Judgement> {
-        let [count, mean, variance] = *state else { return None };
-        let evidence = [Some(("alpha", self.alpha)), Some(("count", count)), Some(("variance", variance)), None];
+    fn judge(&self, _block: &SeriesBlock, state: &[u64], value: f64, _time: Option<i64>) -> Option<Judgement> {
+        let [count, mean, variance] = *bytemuck::cast_slice(state) else { return None };
+        let mut evidence = Evidence::default();
+        evidence[..3].copy_from_slice(&[("alpha", self.alpha), ("count", count), ("variance", variance)].map(Some));
         (count > 0.0).then(|| distance::judge(&self.limits, mean, variance.sqrt(), value, evidence))
     }
 
-    fn update(&self, state: &mut [f64], value: f64, _time: Option<i64>) {
-        let [count, mean, variance] = state else { return };
+    fn update(&self, state: &mut [u64], value: f64, _time: Option<i64>) {
+        let [count, mean, variance] = bytemuck::cast_slice_mut::<_, f64>(state) else { return };
         *count += 1.0;
         if *count == 1.0 {
             (*mean, *variance) = (value, 0.0);
@@ -102,10 +105,14 @@ mod tests {
         Ewma::new(Limits { window, ..Limits::default() })
     }
 
-    fn state(method: &Ewma, values: &[f64]) -> [f64; 3] {
-        let mut state = [0.0; 3];
+    fn words(method: &Ewma, values: &[f64]) -> [u64; 3] {
+        let mut state = [0; 3];
         values.iter().for_each(|value| method.update(&mut state, *value, None));
         state
+    }
+
+    fn state(method: &Ewma, values: &[f64]) -> [f64; 3] {
+        words(method, values).map(f64::from_bits)
     }
 
     /// Computes the weights by their definition: each value takes its share, and the earlier values have the rest.
@@ -138,7 +145,7 @@ mod tests {
             values in prop::collection::vec(any::<f64>().prop_filter("finite", |x| x.is_finite()), 1..100),
         ) {
             let method = ewma(10);
-            let mut state = [0.0; 3];
+            let mut state = [0; 3];
             for value in values {
                 if let Some(judged) = method.judge(&SeriesBlock::default(), &state, value, None) {
                     let all = [judged.score, judged.lower, judged.upper].map(Some);
@@ -146,7 +153,7 @@ mod tests {
                     prop_assert!(all.all(|x| x.is_some_and(f64::is_finite)), "{:?}", judged);
                 }
                 method.update(&mut state, value, None);
-                prop_assert!(state.iter().all(|x| x.is_finite()), "{:?}", state);
+                prop_assert!(state.iter().all(|x| f64::from_bits(*x).is_finite()), "{:?}", state);
             }
         }
     }
@@ -155,8 +162,8 @@ mod tests {
     fn few_values_weigh_the_same_and_equal_ones_have_no_deviation() {
         assert_eq!(state(&ewma(100), &[1.0, 3.0]), [2.0, 2.0, 1.0]);
         let method = ewma(10);
-        let constant = state(&method, &[0.1; 50]);
-        assert_eq!(constant, [50.0, 0.1, 0.0]);
+        let constant = words(&method, &[0.1; 50]);
+        assert_eq!(constant.map(f64::from_bits), [50.0, 0.1, 0.0]);
         let judged = method.judge(&SeriesBlock::default(), &constant, 0.2, None).unwrap();
         assert_eq!((judged.abnormal, judged.z_score), (true, None));
     }

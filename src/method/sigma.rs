@@ -18,6 +18,7 @@ pub(super) const DEFINITION: MethodDefinition = MethodDefinition {
             is_of_window: true,
         }),
         repeated_from: "the window",
+        reasons: &[],
     },
     repeat,
 };
@@ -40,9 +41,9 @@ impl Method for Sigma {
         block.certainly_within(value, self.0.threshold)
     }
 
-    fn judge(&self, block: &SeriesBlock, _state: &[f64], value: f64, _time: Option<i64>) -> Option<Judgement> {
+    fn judge(&self, block: &SeriesBlock, _state: &[u64], value: f64, _time: Option<i64>) -> Option<Judgement> {
         let moments = block.moments()?;
-        Some(distance::judge(&self.0, moments.mean, moments.std_dev, value, [None; 4]))
+        Some(distance::judge(&self.0, moments.mean, moments.std_dev, value, Default::default()))
     }
 }
 

@@ -279,7 +279,7 @@ impl SeriesTable {
             } else {
                 let method = MethodId { name: after.method.value, version: 1 };
                 let method = crate::method::by_id(&method, after.window.value).expect("a method");
-                let mut state = vec![0.0; method.state_len()];
+                let mut state = vec![0; method.state_len()];
                 window.iter().for_each(|value| method.update(&mut state, value, None));
                 window.set_state(&state);
             }
@@ -312,7 +312,7 @@ mod tests {
     }
 
     /// Returns the values and the state of the only series in a sweep.
-    fn swept(table: &SeriesTable, method: &dyn Method) -> (Vec<f64>, Vec<f64>) {
+    fn swept(table: &SeriesTable, method: &dyn Method) -> (Vec<f64>, Vec<u64>) {
         assert_eq!(table.dirty(), 1);
         let part = table.part(0, 1_000, usize::MAX, 30, &origin(), &policies_of(method.name(), 4));
         let record = &part.records[0];
@@ -383,13 +383,14 @@ mod tests {
         let ewma = method_of("ewma", 3);
         let mut snapshot = snapshot(10, &[1.0, 2.0], ewma.as_ref());
         let SnapshotContent::Series(series) = &mut snapshot.content else { panic!() };
-        series.state = vec![40.0, 1.25, 0.5];
+        let state = [40.0, 1.25, 0.5].map(f64::to_bits);
+        series.state = state.to_vec();
         let mut restore = TableRestore::default();
         restore.load("a", Some(snapshot));
         restore.set_epoch(20, policies_of("ewma", 3));
         let (table, ..) = restore.finish();
         assert_eq!(table.dirty(), 0);
-        assert_eq!(table.series[0].as_ref().unwrap().block.state(), [40.0, 1.25, 0.5]);
+        assert_eq!(table.series[0].as_ref().unwrap().block.state(), state);
     }
 
     fn on(device: &str) -> PolicyOverride {
@@ -422,11 +423,12 @@ mod tests {
         let (table, ..) = restore.finish();
         let window = |key| table.block(table.find_slot(key, SlotHint::NONE).unwrap());
         assert_eq!(window("a").newest(9), [4.0, 5.0, 6.0]);
-        assert_eq!(window("a").state()[0], 7.0, "seven values since the beginning");
+        let values = |key| f64::from_bits(window(key).state()[0]);
+        assert_eq!(values("a"), 7.0, "seven values since the beginning");
         assert_eq!((window("b").newest(9), window("b").state()), (vec![5.0, 6.0], &[][..]));
         assert_eq!(window("c").newest(9), [4.0, 5.0, 6.0]);
         // Excluded series keep their window and state.
-        assert_eq!((window("ax").newest(9), window("ax").state()[0]), (vec![2.0, 3.0, 4.0], 5.0));
+        assert_eq!((window("ax").newest(9), values("ax")), (vec![2.0, 3.0, 4.0], 5.0));
         assert_eq!(window("x").newest(9), [2.0, 3.0, 4.0]);
         assert_eq!(table.len(), 5);
     }

@@ -3,33 +3,52 @@
 
 use super::undo::UndoStep;
 use super::{DIRTY, STATE_SAVED, Series, SeriesTable, Slot};
-use crate::method::Method;
+use crate::method::{Judgement, Method};
 
 /// Saved states in one block that is reused, so that no event allocates memory.
 #[derive(Debug, Default)]
 pub(super) struct SavedStates {
     /// The states one after the other, in the order of the slots.
-    numbers: Vec<f64>,
+    words: Vec<u64>,
     places: Vec<u32>,
 }
 
 impl SeriesTable {
-    /// Updates the method's state of a series by a judged value, before the value joins the window. `time` is that of
-    /// the event, in milliseconds.
+    /// Judges a value by the method's state of a series and updates the state, before the value joins the window. `time`
+    /// is that of the event, in milliseconds.
+    pub fn judge_by_state(
+        &mut self,
+        slot: Slot,
+        method: &dyn Method,
+        value: f64,
+        time: Option<i64>,
+    ) -> Option<Judgement> {
+        let series = self.touch_state(slot, method)?;
+        method.judge_and_update(&mut series.block, value, time)
+    }
+
+    /// Updates the method's state of a series by a value without judging it.
     pub fn update_state(&mut self, slot: Slot, method: &dyn Method, value: f64, time: Option<i64>) {
+        if let Some(series) = self.touch_state(slot, method) {
+            method.update(series.block.state_mut(), value, time);
+        }
+    }
+
+    /// Returns a series whose state may change: it belongs to this method, and a rollback can restore it.
+    fn touch_state(&mut self, slot: Slot, method: &dyn Method) -> Option<&mut Series> {
         let SeriesTable { series, saved_states, trail, dirty_bytes, heap_bytes, .. } = self;
-        let Some(Some(series)) = series.get_mut(slot.0 as usize) else { return };
+        let series = series.get_mut(slot.0 as usize)?.as_mut()?;
         if series.block.state().len() != method.state_len() {
             let before = series.block.bytes() as u64;
             begin(series, method, dirty_bytes);
             *heap_bytes = *heap_bytes + series.block.bytes() as u64 - before;
         }
         if !series.raise(STATE_SAVED) {
-            saved_states.numbers.extend(series.block.state());
+            saved_states.words.extend(series.block.state());
             saved_states.places.push(slot.0);
             trail.push(UndoStep::StateSaved);
         }
-        method.update(series.block.state_mut(), value, time);
+        Some(series)
     }
 
     /// Discards the saved states after a commit.
@@ -40,18 +59,18 @@ impl SeriesTable {
                 series.lower(STATE_SAVED);
             }
         }
-        self.saved_states.numbers.clear();
+        self.saved_states.words.clear();
     }
 
     /// Restores the state that was saved last.
     pub(super) fn put_back_state(&mut self) {
         let Some(at) = self.saved_states.places.pop() else { return };
         let Some(series) = &mut self.series[at as usize] else { return };
-        let numbers = &mut self.saved_states.numbers;
-        let start = numbers.len() - series.block.state().len();
-        series.block.state_mut().copy_from_slice(&numbers[start..]);
+        let words = &mut self.saved_states.words;
+        let start = words.len() - series.block.state().len();
+        series.block.state_mut().copy_from_slice(&words[start..]);
         series.lower(STATE_SAVED);
-        numbers.truncate(start);
+        words.truncate(start);
     }
 }
 

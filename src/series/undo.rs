@@ -145,9 +145,9 @@ mod tests {
     use crate::series_block::SeriesBlock;
 
     /// Kinds of series, by the first part of their names. Each has a policy of its own.
-    const KINDS: [&str; 5] = ["plain", "short", "weighted", "long", "off"];
+    const KINDS: [&str; 6] = ["plain", "short", "weighted", "long", "adaptive", "off"];
 
-    /// Returns a table with both methods, three windows and an excluded kind of series.
+    /// Returns a table with all methods, three windows and an excluded kind of series.
     fn policies() -> PolicyTable {
         let on = |device: &str| PolicyOverride { device: Some(device.into()), ..PolicyOverride::default() };
         let ewma = || Some("ewma".to_owned());
@@ -155,6 +155,7 @@ mod tests {
             PolicyOverride { window: Some(2), ..on("short-*") },
             PolicyOverride { method: ewma(), ..on("weighted-*") },
             PolicyOverride { method: ewma(), window: Some(5), ..on("long-*") },
+            PolicyOverride { method: Some("adaptive".to_owned()), ..on("adaptive-*") },
             PolicyOverride { enabled: Some(false), ..on("off-*") },
         ];
         PolicyTable::new(&Policy { window: 3, overrides, ..Policy::default() }).unwrap()
@@ -166,7 +167,7 @@ mod tests {
         let (capacity, has_state) = match kind {
             "plain" => (3, false),
             "short" => (2, false),
-            "weighted" => (3, true),
+            "weighted" | "adaptive" => (3, true),
             "long" => (5, true),
             _ => return false,
         };
@@ -181,7 +182,7 @@ mod tests {
         let mut all = Vec::new();
         for (at, series) in (0..).zip(&table.series).filter_map(|(at, series)| Some((at, series.as_ref()?))) {
             assert!(!series.has(STATE_SAVED));
-            let bits = series.block.iter().chain(series.block.state().iter().copied()).map(f64::to_bits).collect();
+            let bits = series.block.iter().map(f64::to_bits).chain(series.block.state().iter().copied()).collect();
             assert_eq!(table.find(series.block.name()), Some(at));
             all.push((series.block.name().to_owned(), bits, series.last, series.touched));
         }

@@ -25,7 +25,7 @@ const HEADER: &[u8] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
 const TRAILER: i16 = -1;
 
 /// Types of [`COLUMNS`], then of the sink and the sink's offset.
-const TYPES: [Type; 29] = [
+const TYPES: [Type; 32] = [
     Type::TEXT,
     Type::INT4,
     Type::INT4,
@@ -52,6 +52,9 @@ const TYPES: [Type; 29] = [
     Type::TEXT,
     Type::INT4,
     Type::FLOAT8_ARRAY,
+    Type::TEXT,
+    Type::FLOAT8,
+    Type::FLOAT8,
     Type::TIMESTAMPTZ,
     Type::INT4,
     Type::INT8,
@@ -99,6 +102,9 @@ pub(crate) fn rows(
             &a.label,
             &(a.window_count as i32),
             &a.window,
+            &a.reason,
+            &a.return_period_events,
+            &a.return_period_seconds,
             &entry.detected_at.to_time(),
             &sinks.get(&entry.partition),
             &entry.offset,

@@ -13,7 +13,8 @@ use crate::event::Timestamp;
 /// All columns of an anomaly, in the order that [`anomaly`] reads.
 pub const COLUMNS: &str = "source_topic, source_generation, source_partition, source_offset, source_index, kind, schema_version, device_id, \
      metric_name, metric_value, event_time, method, score, threshold, expected, lower, upper, mean, std_dev, z_score, \
-     evidence, direction, severity, label, window_count, \"window\", detected_at";
+     evidence, direction, severity, label, window_count, \"window\", reason, \
+     return_period_events, return_period_seconds, detected_at";
 
 /// Columns that are an anomaly's identity, in the order of [`AnomalyId`]'s fields.
 pub const IDENTITY: &str = "source_topic, source_generation, source_partition, source_offset, source_index, kind";
@@ -90,6 +91,9 @@ pub fn anomaly(row: &Row) -> Result<(Anomaly, Timestamp), postgres::Error> {
         label: row.try_get("label")?,
         window_count: row.try_get::<_, i32>("window_count")? as u32,
         window: row.try_get("window")?,
+        reason: row.try_get("reason")?,
+        return_period_events: row.try_get("return_period_events")?,
+        return_period_seconds: row.try_get("return_period_seconds")?,
         source: RecordId {
             topic: row.try_get("source_topic")?,
             generation: row.try_get("source_generation")?,

@@ -1,5 +1,7 @@
 //! Writes a verdict as JSON, or as a row of a table for reading.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 
 use crate::anomaly::{Anomaly, RecordId};
@@ -32,6 +34,21 @@ pub(crate) struct ScoredLine<'a> {
     lower: Option<f64>,
     upper: Option<f64>,
     is_anomaly: bool,
+    /// Further numbers of the method; absent if it has none.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    evidence: BTreeMap<&'static str, f64>,
+    /// What within the method is most abnormal; absent if the method has one criterion only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'static str>,
+    /// Number of values until one is at least as abnormal; absent while unknown.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    return_period_events: Option<f64>,
+    /// Seconds until then; absent while unknown.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    return_period_seconds: Option<f64>,
+    /// Whether an episode begins here; absent if the method does not decide it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    opens: Option<bool>,
     source: &'a RecordId,
 }
 
@@ -51,6 +68,11 @@ impl<'a> ScoredLine<'a> {
             lower: figures.map(|f| f.lower),
             upper: figures.map(|f| f.upper),
             is_anomaly: figures.is_some_and(|f| f.abnormal),
+            evidence: figures.into_iter().flat_map(|f| f.evidence.into_iter().flatten()).collect(),
+            reason: figures.and_then(|f| f.reason),
+            return_period_events: figures.and_then(|f| f.return_period_events),
+            return_period_seconds: figures.and_then(|f| f.return_period_seconds),
+            opens: figures.and_then(|f| f.opens),
             source,
         }
     }
@@ -187,11 +209,16 @@ mod tests {
             std_dev: None,
             z_score: None,
             score: 0.5,
+            threshold: 3.0,
             expected: 1.0,
             lower: 0.0,
             upper: 2.0,
             abnormal: false,
-            evidence: [None; 4],
+            evidence: Default::default(),
+            reason: None,
+            return_period_events: None,
+            return_period_seconds: None,
+            opens: None,
         };
         let writer = ResultWriter { is_all: true, is_table: true };
         let line =

@@ -2,6 +2,7 @@
 //! window.
 
 mod arithmetic;
+mod return_period;
 
 use serde::Serialize;
 
@@ -15,6 +16,7 @@ use crate::anomaly::{Anomaly, Direction, FIRST_GENERATION, RecordId};
 use crate::archive::{AnomalyAddress, Archive, Filter, NoAnswer, ReviewRecord, StoredAnomaly};
 use crate::event::Timestamp;
 use crate::http::Response;
+use crate::method::reason_text;
 use crate::page::cached_page::{Answer, Page};
 use crate::page::chart::explain as drawing;
 use crate::page::frame::Frame;
@@ -235,6 +237,9 @@ fn show(site: &Site, frame: Frame<'_>, data: &ExplainData) -> Response {
 fn heading(anomaly: &Anomaly, figures: &DisplayedNumbers) -> String {
     let side = if anomaly.direction == Direction::Low { "below" } else { "above" };
     let (value, count) = (&figures.value, grouped(u64::from(anomaly.window_count)));
+    if let Some(text) = anomaly.reason.as_deref().and_then(|reason| reason_text(&anomaly.method, reason)) {
+        return format!("{value} {text}");
+    }
     match anomaly.z_score {
         Some(_) => {
             format!(
@@ -299,6 +304,10 @@ fn rule(anomaly: &Anomaly) -> Vec<[String; 2]> {
         ["Values judged against".to_owned(), grouped(u64::from(anomaly.window_count))],
         ["Score".to_owned(), number(anomaly.score, 4)],
     ];
+    if let Some(reason) = &anomaly.reason {
+        lines.push(["Reason".to_owned(), shown(reason)]);
+    }
+    lines.extend(return_period::text(anomaly).map(|text| ["Return period".to_owned(), text]));
     if let Some(label) = &anomaly.label {
         lines.push(["Label from the producer".to_owned(), shown(label)]);
     }

@@ -157,7 +157,7 @@ fn incomplete(why: &str, format: ExportFormat) -> Vec<u8> {
 }
 
 /// All columns but the window and the version of the record.
-const COLUMNS: [&str; 25] = [
+const COLUMNS: [&str; 28] = [
     "event_time",
     "device_id",
     "metric_name",
@@ -175,6 +175,9 @@ const COLUMNS: [&str; 25] = [
     "z_score",
     "evidence",
     "window_count",
+    "reason",
+    "return_period_events",
+    "return_period_seconds",
     "label",
     "source_topic",
     "source_generation",
@@ -230,6 +233,9 @@ fn line(record: &StoredAnomaly) -> [String; COLUMNS.len()] {
         // Names and finite numbers can always be written as JSON.
         serde_json::to_string(&a.evidence).unwrap_or_default(),
         a.window_count.to_string(),
+        harmless(a.reason.as_deref().unwrap_or_default()),
+        optional(a.return_period_events),
+        optional(a.return_period_seconds),
         harmless(a.label.as_deref().unwrap_or_default()),
         harmless(&a.source.topic),
         a.source.generation.to_string(),

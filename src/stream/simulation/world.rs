@@ -137,6 +137,7 @@ fn policy(random: &mut Xoshiro256PlusPlus) -> Policy {
     if random.random_bool(0.5) {
         let on = |device: &str| PolicyOverride { device: Some(device.into()), ..PolicyOverride::default() };
         policy.overrides = vec![
+            PolicyOverride { method: Some("adaptive".into()), ..on("d6") },
             PolicyOverride { threshold: Some(1.5), window: Some(random.random_range(3..9)), ..on("d?") },
             PolicyOverride { method: Some(methods[1 - method].into()), min_samples: Some(2), ..on("d*1") },
             PolicyOverride { window: Some(random.random_range(3..16)), ..on("d1*") },

@@ -200,7 +200,7 @@ mod tests {
     #[test]
     fn the_arithmetic_of_each_method_can_be_repeated_in_every_bit() {
         let floors = [(0.0, 0.0), (5.0, 0.0), (0.0, 0.2)];
-        let cases = crate::method::NAMES.into_iter().flat_map(|method| [(method, 40), (method, 250)]);
+        let cases = crate::method::NAMES.into_iter().flat_map(|method| [(method, 140), (method, 250)]);
         for (method, count) in cases {
             let has_moments = explanation(method).is_some_and(|method| method.moments.is_some());
             for (min_std_dev, min_relative_std_dev) in floors {
@@ -265,10 +265,11 @@ mod tests {
     fn the_severity_is_explained_by_the_method_of_the_anomaly() {
         let named = |anomaly: &Anomaly| steps(anomaly).pop().unwrap().name;
         let of =
-            |method: &str| judged(DetectionSettings { policy: of_method(method), ..DetectionSettings::default() }, 40);
+            |method: &str| judged(DetectionSettings { policy: of_method(method), ..DetectionSettings::default() }, 140);
         for method in crate::method::NAMES {
-            let critical = critical_from(method, 3.0).unwrap();
-            assert_eq!(named(&of(method)), format!("Severity: critical from a score of {}", signed(critical)));
+            let anomaly = of(method);
+            let critical = critical_from(method, anomaly.threshold.unwrap()).unwrap();
+            assert_eq!(named(&anomaly), format!("Severity: critical from a score of {}", signed(critical)));
         }
         let unknown = Anomaly { method: "other".into(), ..of("sigma") };
         assert_eq!(named(&unknown), "Severity");
