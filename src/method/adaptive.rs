@@ -190,8 +190,9 @@ impl AdaptiveState {
         }
         self.count = self.count.saturating_add(1);
         let limit = self.limits();
-        let opens = LaneScores::rarest(&score, &limit).1 >= 0.0 && self.quiet >= QUIET;
-        self.quiet = if LaneScores::rarest(&score, &limit).1 >= 0.0 { 0 } else { self.quiet.saturating_add(1) };
+        let is_abnormal = LaneScores::rarest(&score, &limit).1 >= 0.0;
+        let opens = is_abnormal && self.quiet >= QUIET;
+        self.quiet = if is_abnormal { 0 } else { self.quiet.saturating_add(1) };
         let band = self.spike.distance(limit[SPIKE], &POINT_TAIL) / POINT_WEIGHT;
         LaneScores { forecast, score, limit, band, opens }
     }
