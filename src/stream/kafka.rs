@@ -38,6 +38,7 @@ pub(crate) mod tls;
 mod topic;
 mod transaction;
 mod transactional;
+mod undelivered;
 mod unpack;
 
 pub(crate) use administration::KafkaAdministration;

@@ -34,6 +34,10 @@ impl LoneProducer {
         let (runtime, admin) = admin(case);
         runtime.block_on(admin.delete_topics(&[&*self.topic], &AdminOptions::new())).unwrap();
         create(case, &self.topic, &[1, 0]);
+        wait_for("the producer to report events that wait without an error", RECOVERY, || {
+            let answer = self.process.get("/readyz");
+            answer.is_some_and(|(status, text)| status == 503 && text.contains("no event was delivered for"))
+        });
         self.wait_for_events(case);
         assert!(self.process.log().contains("was recreated"), "{}", self.process.log());
         assert!(self.process.terminate(Duration::from_secs(15)).success());

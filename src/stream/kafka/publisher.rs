@@ -11,6 +11,7 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer, PurgeConfig};
 use super::context::DeliveryReports;
 use super::identity::KnownTopics;
 use super::topic::{self, TopicAnswer};
+use super::undelivered::Undelivered;
 use super::{client, closing, fault, stranded};
 use crate::config::resolved::KafkaSettings;
 use crate::error::{Error, Result};
@@ -19,7 +20,7 @@ use crate::error::{Error, Result};
 const METADATA_TIMEOUT: Duration = Duration::from_secs(1);
 /// Time between two requests for the metadata while events are returned.
 const ASK_AGAIN: Duration = Duration::from_secs(2);
-/// Time without a delivery after which the id of the topic is compared.
+/// Time without a delivery after which the id of the topic is compared, and between two comparisons.
 const STALL: Duration = Duration::from_secs(10);
 /// Longest wait for the events that a replaced client returns.
 const RETURN_TIMEOUT: Duration = Duration::from_secs(10);
@@ -36,8 +37,9 @@ pub(crate) struct Publisher {
     asked: Cell<Option<TopicRequest>>,
     /// Id of the topic when this client began to use it.
     known: RefCell<KnownTopics>,
-    /// Number of delivered events, and the time since which no event was delivered while others wait.
-    progress: (u64, Instant),
+    undelivered: Undelivered,
+    /// Time of the last comparison of the topic's id.
+    compared: Instant,
 }
 
 /// A request for the topic because events were returned.
@@ -62,7 +64,8 @@ impl Publisher {
             refusal: RefCell::default(),
             asked: Cell::default(),
             known: RefCell::default(),
-            progress: (0, Instant::now()),
+            undelivered: Undelivered::new(Instant::now()),
+            compared: Instant::now(),
         })
     }
 
@@ -92,17 +95,15 @@ impl Publisher {
         *self.known.borrow_mut() = KnownTopics::read(client, [self.topic.as_str()]);
     }
 
-    /// Replaces the client if events wait because the topic was created again: see [`KnownTopics`]. The waiting events are
-    /// sent again. Call it from time to time.
+    /// Notes how long events have waited. Replaces the client if they wait because the topic was created again: see
+    /// [`KnownTopics`]. The waiting events are sent again. Call it several times a second.
     pub(crate) fn renew(&mut self) {
         let (delivered, _, waiting) = self.counts();
-        if waiting == 0 || delivered != self.progress.0 {
-            self.progress = (delivered, Instant::now());
-        }
-        if self.progress.1.elapsed() < STALL {
+        self.undelivered.note(delivered, waiting, Instant::now());
+        if self.undelivered.stood() < STALL || self.compared.elapsed() < STALL {
             return;
         }
-        self.progress.1 = Instant::now();
+        self.compared = Instant::now();
         if !self.known.borrow().is_recreated(self.producer.client().native_ptr(), &self.topic) {
             return;
         }
@@ -219,8 +220,8 @@ impl Publisher {
         (delivered, failed, self.sent.get().saturating_sub(delivered + failed))
     }
 
-    /// Returns why the cluster is unavailable, or why the last event was refused. An error ends when an event is
-    /// delivered.
+    /// Returns why the cluster is unavailable, why the last event was refused, or for how long events have waited without
+    /// an error. An error ends when an event is delivered.
     pub(crate) fn trouble(&self) -> Option<String> {
         let is_missing = self.is_missing();
         let context = self.producer.context();
@@ -235,7 +236,12 @@ impl Publisher {
         }
         refusal.take_if(|(_, before)| delivered > *before);
         let missing = || is_missing.then(|| fault::missing(&self.topic));
-        refusal.as_ref().map(|(why, _)| why.clone()).or_else(missing).or_else(|| context.trouble.get())
+        refusal
+            .as_ref()
+            .map(|(why, _)| why.clone())
+            .or_else(missing)
+            .or_else(|| context.trouble.get())
+            .or_else(|| self.undelivered.trouble())
     }
 
     /// Waits for the queued events; returns the number of undelivered ones at the deadline.
