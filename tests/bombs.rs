@@ -295,6 +295,25 @@ fn many_batches_below_the_limit_share_a_bound_of_memory() {
 }
 
 #[test]
+fn batches_below_the_limit_in_many_partitions_share_a_bound_of_memory() {
+    const PARTITIONS: i32 = 24;
+    let mut case = Case::bare("wide_bombs", crate::common::Parts::shared());
+    case.set("TOPICS__PARTITIONS", PARTITIONS);
+    case.set("SINK__ENABLED", false);
+    case.ok(&["topics"]);
+    case.ok(&["migrate"]);
+    let most = batch(GZIP, &gzip(&head_of_null(63 * MEBIBYTE), 63, &[]));
+    for partition in (0..PARTITIONS).flat_map(|partition| [partition; 3]) {
+        send_batch(&case, &case.raw(), partition, &most);
+    }
+    case.produce((0..PARTITIONS).flat_map(|partition| usual(10, partition)));
+    let detector = case.detector("a", &[]);
+    wait_committed(&case, i64::from(PARTITIONS) * 13);
+    check_peak(&detector, 900);
+    assert_eq!(detector.metric("anomaly_records_total{kind=\"ignored\"} "), f64::from(PARTITIONS * 3));
+}
+
+#[test]
 fn the_policy_for_rejected_records_applies_to_an_oversized_batch() {
     let case = Case::new("bomb_policy");
     case.produce(usual(40, 0));

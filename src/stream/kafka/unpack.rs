@@ -4,7 +4,7 @@
 //! decoder of batches call the functions below instead of its own. They stop at the limits. An oversized batch is
 //! replaced by a placeholder: a batch of one record, from which [`read_placeholder`] gets the extent of the batch. If
 //! the extent is unknown, the decoder reports an error at the offset, as for damaged data. `budget` bounds the memory of
-//! many batches of a partition together.
+//! many batches together.
 
 mod allocation;
 mod batch;
@@ -267,7 +267,7 @@ unsafe extern "C" fn __wrap_rd_kafka_msgset_parse(
     aborted: *mut c_void,
     version: *const c_void,
 ) -> RDKafkaRespErr {
-    budget::begin_answer(partition);
+    budget::begin_answer(answer, partition);
     // SAFETY: the caller is librdkafka, and its arguments are passed on unchanged.
     unsafe { __real_rd_kafka_msgset_parse(answer, request, partition, aborted, version) }
 }

@@ -1,24 +1,32 @@
-//! Bounds the unpacked data of all batches of a partition, from their unpacking until their records are processed.
+//! Bounds the unpacked data of all batches, from their unpacking until their records are processed.
 //!
 //! An answer of a broker can have many batches, each of which expands to almost the limit. librdkafka unpacks all of them
-//! before a reader gets the first record. A batch beyond the bound is left for the next request: its data is replaced by
+//! before a reader gets the first record. A batch beyond a bound is left for the next request: its data is replaced by
 //! [`LATER`]. librdkafka then takes the answer for an incomplete one, and continues at this batch.
 //!
-//! Each partition of each client has a bound of its own. So a reader that waits, as the sink does for its database, does
-//! not stop others. Neither do records of a partition that was revoked.
+//! There is a bound for each partition, for each connection of a client to a broker, and for the process. A connection
+//! without unpacked data always gets one batch. So a reader that waits, as the sink does for its database, does not stop
+//! others. Neither do records of a partition that was revoked.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::ffi::c_void;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Condvar, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// Maximum number of bytes of a partition that are unpacked and not processed yet. One batch may always exceed it.
-const SHARE: usize = 128 << 20;
+const PARTITION_SHARE: usize = 128 << 20;
+/// The same for all partitions that one connection reads.
+const CONNECTION_SHARE: usize = 256 << 20;
+/// The same for the process.
+const PROCESS_SHARE: usize = 384 << 20;
+/// Number of bytes that a connection may have although the process has its share.
+const RESERVE: usize = 16 << 20;
 /// Memory that librdkafka allocates for a record, in bytes.
 const RECORD: usize = 512;
-/// Longest wait for memory before the first batch of an answer is left. librdkafka requests it again at once.
-const WAIT: Duration = Duration::from_millis(100);
+/// Longest wait for memory in an answer of which nothing was unpacked. librdkafka requests what was left again at once.
+const WAIT: Duration = Duration::from_millis(500);
 
 /// Data of a batch whose first record is incomplete.
 pub(super) const LATER: [u8; 1] = [0x80];
@@ -27,18 +35,80 @@ unsafe extern "C" {
     fn free(start: *mut c_void);
 }
 
-/// Bytes that are unpacked and not processed yet, by the address of librdkafka's object for the partition. Their records
-/// keep the object alive.
-static HELD: LazyLock<Mutex<HashMap<usize, usize>>> = LazyLock::new(Mutex::default);
+/// Bytes that are unpacked and not processed yet.
+#[derive(Default)]
+struct HeldBytes {
+    /// By the address of librdkafka's object for the partition. The records keep the object alive.
+    partitions: HashMap<usize, usize>,
+    /// By connection.
+    connections: HashMap<usize, usize>,
+    total: usize,
+}
+
+impl HeldBytes {
+    /// Returns whether a batch of this size must wait.
+    fn is_full(&self, place: Place, size: usize) -> bool {
+        let of_partition = self.partitions.get(&place.partition).copied().unwrap_or(0);
+        let of_connection = self.connections.get(&place.connection).copied().unwrap_or(0);
+        exceeds(of_partition, size, PARTITION_SHARE)
+            || exceeds(of_connection, size, CONNECTION_SHARE)
+            || (exceeds(of_connection, size, RESERVE) && exceeds(self.total, size, PROCESS_SHARE))
+    }
+
+    fn add(&mut self, place: Place, size: usize) {
+        *self.partitions.entry(place.partition).or_default() += size;
+        *self.connections.entry(place.connection).or_default() += size;
+        self.total += size;
+    }
+
+    fn remove(&mut self, place: Place, size: usize) {
+        for (map, key) in [(&mut self.partitions, place.partition), (&mut self.connections, place.connection)] {
+            if let Some(bytes) = map.get_mut(&key) {
+                *bytes -= size;
+                if *bytes == 0 {
+                    map.remove(&key);
+                }
+            }
+        }
+        self.total -= size;
+    }
+}
+
+/// Returns whether a batch of this size exceeds the share together with these bytes. A batch alone never does.
+fn exceeds(bytes: usize, size: usize, share: usize) -> bool {
+    bytes > 0 && bytes + size > share
+}
+
+/// Whose memory a batch needs.
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    partition: usize,
+    /// Number of the thread that decodes the answers. Each connection of a client has its own thread.
+    connection: usize,
+}
+
+/// The answer that this thread decodes.
+#[derive(Default)]
+struct CurrentAnswer {
+    /// Address of the answer. The next one can have the same address.
+    address: usize,
+    /// Partitions of the answer so far. Each occurs once in an answer.
+    partitions: Vec<usize>,
+    /// Bytes that were unpacked of it.
+    unpacked: usize,
+    has_waited: bool,
+}
+
+static HELD: LazyLock<Mutex<HeldBytes>> = LazyLock::new(Mutex::default);
 static FREED: Condvar = Condvar::new();
 /// Memory of unpacked data by its address.
 static KEPT: LazyLock<Mutex<HashMap<usize, ReservedMemory>>> = LazyLock::new(Mutex::default);
+/// Number of threads that have decoded answers.
+static CONNECTIONS: AtomicUsize = AtomicUsize::new(0);
 
 thread_local! {
-    /// Partition of the answer that this thread decodes.
-    static PARTITION: Cell<usize> = const { Cell::new(0) };
-    /// Bytes that this thread has unpacked of the answer.
-    static ANSWER: Cell<usize> = const { Cell::new(0) };
+    static CONNECTION: usize = CONNECTIONS.fetch_add(1, Ordering::Relaxed);
+    static ANSWER: RefCell<CurrentAnswer> = RefCell::default();
     /// Address of the data that this thread has unpacked last.
     static NEW: Cell<usize> = const { Cell::new(0) };
 }
@@ -48,39 +118,42 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Notes that this thread begins to decode an answer for a partition.
-pub(super) fn begin_answer(partition: *const c_void) {
-    PARTITION.set(partition.addr());
-    ANSWER.set(0);
-}
-
-/// Returns whether a batch of this size exceeds the share together with these bytes. A batch alone never does.
-fn exceeds(bytes: usize, size: usize) -> bool {
-    bytes > 0 && bytes + size > SHARE
+/// Notes that this thread begins to decode the part of an answer that is for a partition.
+pub(super) fn begin_answer(answer: *const c_void, partition: *const c_void) {
+    let (address, partition) = (answer.addr(), partition.addr());
+    ANSWER.with_borrow_mut(|current| {
+        if current.address != address || current.partitions.contains(&partition) {
+            *current = CurrentAnswer { address, ..CurrentAnswer::default() };
+        }
+        current.partitions.push(partition);
+    });
 }
 
 /// Memory that a batch needs. Dropping it gives the memory back.
 pub(super) struct ReservedMemory {
     size: usize,
-    partition: usize,
+    place: Place,
 }
 
 impl ReservedMemory {
     /// Reserves the memory of a batch with this number of bytes and records. Returns `None` if the batch must wait for
-    /// the next request: the partition has too many before it.
+    /// the next request: too many before it are not processed yet.
     pub(crate) fn of(bytes: usize, records: usize) -> Option<Self> {
-        let (size, answer, partition) = (bytes + records * RECORD, ANSWER.get(), PARTITION.get());
-        let is_full = |held: &mut HashMap<usize, usize>| exceeds(held.get(&partition).copied().unwrap_or(0), size);
-        let wait = if answer == 0 { WAIT } else { Duration::ZERO };
-        let waited = FREED.wait_timeout_while(lock(&HELD), wait, is_full);
-        let (mut held, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
-        if timeout.timed_out() {
-            return None;
-        }
-        *held.entry(partition).or_default() += size;
-        drop(held);
-        ANSWER.set(answer + size);
-        Some(ReservedMemory { size, partition })
+        let size = bytes + records * RECORD;
+        ANSWER.with_borrow_mut(|answer| {
+            let partition = answer.partitions.last().copied().unwrap_or(0);
+            let place = Place { partition, connection: CONNECTION.with(|number| *number) };
+            let wait = if answer.unpacked == 0 && !answer.has_waited { WAIT } else { Duration::ZERO };
+            let waited = FREED.wait_timeout_while(lock(&HELD), wait, |held| held.is_full(place, size));
+            let (mut held, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
+            if timeout.timed_out() {
+                answer.has_waited = true;
+                return None;
+            }
+            held.add(place, size);
+            answer.unpacked += size;
+            Some(ReservedMemory { size, place })
+        })
     }
 
     /// Keeps the memory until librdkafka frees the data at this address.
@@ -92,12 +165,7 @@ impl ReservedMemory {
 
 impl Drop for ReservedMemory {
     fn drop(&mut self) {
-        let mut held = lock(&HELD);
-        if let Some(bytes) = held.get_mut(&self.partition) {
-            *bytes -= self.size;
-        }
-        held.retain(|_, bytes| *bytes > 0);
-        drop(held);
+        lock(&HELD).remove(self.place, self.size);
         FREED.notify_all();
     }
 }
@@ -124,20 +192,20 @@ mod tests {
     use super::*;
     use crate::stream::client::MAX_BATCH_BYTES;
 
-    /// Returns a place for a partition of a test.
+    /// Returns the address of a partition of a test.
     fn partition(place: &u8) -> *const c_void {
         std::ptr::from_ref(place).cast()
     }
 
     fn held(partition: *const c_void) -> usize {
-        lock(&HELD).get(&partition.addr()).copied().unwrap_or(0)
+        lock(&HELD).partitions.get(&partition.addr()).copied().unwrap_or(0)
     }
 
     #[test]
     fn memory_is_given_back_when_the_data_are_freed_or_not_needed() {
         let place = 0;
         let one = partition(&place);
-        begin_answer(one);
+        begin_answer(one, one);
         let reserved = ReservedMemory::of(1_000, 3).unwrap();
         assert_eq!(held(one), 1_000 + 3 * RECORD);
         let data = super::super::Allocation::of(b"data").unwrap().into_raw().0;
@@ -156,18 +224,64 @@ mod tests {
     fn a_batch_waits_for_the_next_request_only_behind_others_of_its_partition() {
         let places = [0, 1];
         let (one, other) = (partition(&places[0]), partition(&places[1]));
-        begin_answer(one);
-        let first = ReservedMemory::of(MAX_BATCH_BYTES, 250_000).expect("a batch alone never waits");
+        begin_answer(one, one);
+        let first = ReservedMemory::of(MAX_BATCH_BYTES, 125_000).expect("a batch alone never waits");
         assert!(ReservedMemory::of(MAX_BATCH_BYTES, 0).is_none(), "the partition has more than its share");
-        begin_answer(one);
+        begin_answer(one, one);
         assert!(ReservedMemory::of(MAX_BATCH_BYTES, 0).is_none(), "also in the next answer");
-        begin_answer(other);
+        begin_answer(one, other);
         let of_other = ReservedMemory::of(MAX_BATCH_BYTES, 0).expect("the other partition has none");
         drop(first);
-        begin_answer(one);
+        begin_answer(one, one);
         let small = ReservedMemory::of(1_000, 0).unwrap();
         assert!(ReservedMemory::of(MAX_BATCH_BYTES, 0).is_some(), "memory is available again");
         drop((small, of_other));
         assert_eq!((held(one), held(other)), (0, 0));
+    }
+
+    #[test]
+    fn many_partitions_share_the_memory_of_the_process_and_no_connection_waits_for_another() {
+        let mut held = HeldBytes::default();
+        let place = |connection, partition| Place { partition, connection };
+        // The sink does not process its batches, because its database is away.
+        for partition in 0.. {
+            if held.is_full(place(1, partition), MAX_BATCH_BYTES) {
+                break;
+            }
+            held.add(place(1, partition), MAX_BATCH_BYTES);
+        }
+        assert_eq!(held.total, CONNECTION_SHARE, "its connection has its share");
+        for partition in 100..102 {
+            assert!(!held.is_full(place(2, partition), MAX_BATCH_BYTES));
+            held.add(place(2, partition), MAX_BATCH_BYTES);
+        }
+        assert_eq!(held.total, PROCESS_SHARE);
+        assert!(held.is_full(place(2, 102), 1_000), "this connection has data to process");
+        assert!(!held.is_full(place(3, 200), MAX_BATCH_BYTES), "this one has none");
+        held.add(place(3, 200), 1_000);
+        assert!(!held.is_full(place(3, 201), RESERVE / 2) && held.is_full(place(3, 201), RESERVE));
+        (100..102).for_each(|partition| held.remove(place(2, partition), MAX_BATCH_BYTES));
+        assert!(!held.is_full(place(2, 102), MAX_BATCH_BYTES), "it has processed its data");
+    }
+
+    #[test]
+    fn an_answer_waits_once_for_memory_however_many_partitions_it_has() {
+        let places = [0; 8];
+        let full = partition(&places[0]);
+        begin_answer(full, full);
+        let _first = ReservedMemory::of(MAX_BATCH_BYTES, 0);
+        let _second = ReservedMemory::of(MAX_BATCH_BYTES, 0);
+        let began = std::time::Instant::now();
+        let answer = partition(&places[1]);
+        begin_answer(answer, full);
+        for _ in 0..20 {
+            assert!(ReservedMemory::of(MAX_BATCH_BYTES, 0).is_none());
+        }
+        assert!(ANSWER.with_borrow(|answer| answer.has_waited));
+        begin_answer(answer, partition(&places[2]));
+        assert!(ANSWER.with_borrow(|answer| answer.has_waited), "it is the same answer");
+        begin_answer(answer, full);
+        assert!(!ANSWER.with_borrow(|answer| answer.has_waited), "another answer has the same address");
+        assert!(began.elapsed() >= WAIT);
     }
 }

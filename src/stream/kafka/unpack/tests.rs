@@ -169,7 +169,7 @@ fn batch(last: i32, records: i32, packed: &[u8]) -> Vec<u8> {
 /// Unpacks a batch with a known header.
 fn unpacked(codec: Codec, last: i32, records: i32, packed: &[u8]) -> Option<Vec<u8>> {
     let mut batch = batch(last, records, packed);
-    budget::begin_answer((&raw const batch).cast());
+    budget::begin_answer((&raw const batch).cast(), (&raw const batch).cast());
     note_batch(&batch);
     call(codec, &mut batch[40..])
 }
@@ -253,7 +253,7 @@ fn a_batch_behind_others_in_an_answer_is_left_for_the_next_request_by_each_codec
         let packed = pack(codec, b'x', MAX_BATCH_BYTES);
         let answer = [batch(9, 10, &packed), batch(9, 10, &packed), batch(9, 10, &packed)];
         // Data that are freed at once leave room again, so other data of the partition are reserved before.
-        budget::begin_answer((&raw const packed).cast());
+        budget::begin_answer((&raw const packed).cast(), (&raw const packed).cast());
         let before = ReservedMemory::of(MAX_BATCH_BYTES + 10, 0);
         let sizes = answer.map(|mut batch| {
             note_batch(&batch);
