@@ -137,6 +137,8 @@ fn all_partitions(identity: &TopicIdentity) -> Vec<i32> {
 /// What the state topic has of one partition.
 #[derive(Default)]
 struct StoredState {
+    /// End of the partition when it was read. `None` if the settings keep no state.
+    end: Option<i64>,
     checkpoint: Option<Checkpoint>,
     /// Offset of each snapshot and eviction, by key.
     keys: BTreeMap<Vec<u8>, i64>,
@@ -235,6 +237,11 @@ impl<'w, C: TransactionalClient> OffsetWriter<'w, C> {
         }
     }
 
+    fn state_bounds(&mut self, partition: i32) -> Result<OffsetRanges, Fault> {
+        let bounds = insist(self.client, ANSWER_TIMEOUT, |client| client.bounds_of(HistoryTopic::State, &[partition]))?;
+        Ok(bounds.into_iter().collect())
+    }
+
     /// Reads what the state topic has of a partition.
     fn read_state(&mut self, partition: i32) -> Result<StoredState, Fault> {
         let mut stored = StoredState::default();
@@ -242,8 +249,8 @@ impl<'w, C: TransactionalClient> OffsetWriter<'w, C> {
             return Ok(stored);
         }
         let state = &self.settings.topics.state;
-        let bounds = insist(self.client, ANSWER_TIMEOUT, |client| client.bounds_of(HistoryTopic::State, &[partition]))?;
-        let ranges = bounds.into_iter().collect::<OffsetRanges>();
+        let ranges = self.state_bounds(partition)?;
+        stored.end = ranges.get(&partition).map(|range| range.end);
         let read = read_to_end(self.client, HistoryTopic::State, &ranges, STATE_READ_LIMITS, |_, consumed| {
             consumed.records().iter().try_for_each(|record| {
                 let place = format_args!("{state} [{partition}] offset {}", record.offset);
@@ -302,6 +309,7 @@ impl<'w, C: TransactionalClient> OffsetWriter<'w, C> {
         let is_same = |last: &Progress| !is_rewritten && last.offset == offset;
         let record = last.filter(is_same).and_then(|last| last.last);
         let next = Progress { offset, counts: counts_at(offset, last), last: record, generation };
+        self.confirm_state(partition, stored.end)?;
         let (records, is_state_deleted) = match self.settings.detector.keeps_state() {
             true => self.records(report, &next, stored),
             false => (Vec::new(), false),
@@ -335,6 +343,21 @@ impl<'w, C: TransactionalClient> OffsetWriter<'w, C> {
         let checkpoint = Checkpoint::begin(self.settings, self.detector, &self.identity, first, next);
         let records = stored.keys.into_keys().map(tombstone).chain([checkpoint.record(partition)]);
         (records.collect(), is_state_deleted)
+    }
+
+    /// Checks that nothing was written to the state topic since it was read. A detector that was stopped just before may
+    /// still have had an open transaction.
+    fn confirm_state(&mut self, partition: i32, read: Option<i64>) -> Result<(), Fault> {
+        let Some(read) = read else { return Ok(()) };
+        let end = self.state_bounds(partition)?.get(&partition).map(|range| range.end);
+        if end == Some(read) {
+            return Ok(());
+        }
+        let what = format_args!(
+            "{} [{partition}] got records while this command was running: stop the detectors, and repeat it",
+            self.settings.topics.state
+        );
+        Err(Fault::new(Remedy::Abort, what))
     }
 
     /// Commits an offset with these records, unless another one was committed since the report.
