@@ -5,7 +5,8 @@
 //! sink's rows. [`stage`] lets one actor act at a time, in an order that follows from the seed. [`consumer`] is the
 //! client of a sink, and [`member`] that of a worker; both implement the traits of [`client`](super::client). [`observer`]
 //! reads the assignment of their groups.
-//! [`strike`] has the faults of their calls. [`director`] generates the events of a schedule, and [`world`] runs it with the processes of [`process`].
+//! [`strike`] has the faults of their calls, and [`rewrites`] the incidents about which a person decides. [`director`]
+//! generates the events of a schedule, and [`world`] runs it with the processes of [`process`].
 //! [`check`] compares the outcome with a single-threaded run, which takes its [`decisions`] from the state topic.
 //!
 //! A failing seed is printed as a command that replays it.
@@ -23,6 +24,7 @@ mod member;
 mod observer;
 mod process;
 mod recreated;
+mod rewrites;
 mod stage;
 mod strike;
 pub(super) mod topics;

@@ -3,9 +3,11 @@
 //! makes no decisions; [`decisions`] checks that each recorded one was due and none is missing.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use super::cluster::{Fate, LogEntry, SimulatedPartition, SimulatedTopic};
 use super::decisions::Decisions;
+use super::rewrites::{DecisionCause, Stretch};
 use super::transactions::OffsetSet;
 use super::world::{CONTEXT, ScheduleOutcome};
 use crate::anomaly::{FIRST_GENERATION, RecordId};
@@ -34,6 +36,9 @@ pub(super) fn verify(outcome: &ScheduleOutcome) -> Result<(), String> {
         return Err(failure.clone());
     }
     let cluster = &outcome.cluster;
+    if let Some(wrong) = cluster.rewrites.wrongs.first() {
+        return Err(wrong.clone());
+    }
     if cluster.transactions.regressions > 0 {
         return Err("committed offsets went back".into());
     }
@@ -47,10 +52,13 @@ pub(super) fn verify(outcome: &ScheduleOutcome) -> Result<(), String> {
         let epochs = epochs.get(partition).map_or(&[][..], Vec::as_slice);
         let first = epochs.first().and_then(|(_, hash)| settings.get(hash)).or(settings.values().next());
         let detector = Detector::new(first.expect("settings").clone()).expect("methods");
-        let (partition, decisions) = (*partition, Decisions::new(outcome, *partition));
-        let (counts, output) = (OutcomeCounts::default(), &mut expected);
-        let run = OracleRun { outcome, parser: &parser, partition, detector, decisions, counts, expected: output };
-        let counts = run.play(log, &settings, epochs)?;
+        let (partition, counts, expected) = (*partition, OutcomeCounts::default(), &mut expected);
+        let first = cluster.transactions.starts.get(&partition);
+        let generation = first.map_or(FIRST_GENERATION, |first| first.progress.generation);
+        let decisions = Decisions::new(outcome, partition, 0..0);
+        let parser = &parser;
+        let mut run = OracleRun { outcome, parser, partition, generation, detector, decisions, counts, expected };
+        let counts = run.play_all(log, &settings, epochs)?;
         let found = cluster.transactions.offsets.get(&partition).map(|progress| progress.counts).unwrap_or_default();
         if found != counts {
             return Err(format!("[{partition}] counted {found}, expected {counts}"));
@@ -83,6 +91,7 @@ struct OracleRun<'a> {
     outcome: &'a ScheduleOutcome,
     parser: &'a Parser,
     partition: i32,
+    generation: i32,
     detector: Detector,
     decisions: Decisions,
     counts: OutcomeCounts,
@@ -90,24 +99,71 @@ struct OracleRun<'a> {
 }
 
 impl OracleRun<'_> {
-    /// Judges the partition from its start; returns the outcome counts that the group must have committed.
-    fn play(
-        mut self,
+    /// Judges the stretches of the partition; returns the outcome counts that the group must have committed.
+    fn play_all(
+        &mut self,
         log: &SimulatedPartition,
         settings: &SettingsByFingerprint,
         epochs: &[(i64, String)],
     ) -> Result<OutcomeCounts, String> {
-        let mut epochs = epochs.iter().peekable();
         let (outcome, partition) = (self.outcome, self.partition);
-        let begin = start(outcome, partition)?;
+        let mut begin = start(outcome, partition)?;
         // The replay of the first start reads this part of the history.
-        let history = begin.saturating_sub(outcome.config.detector.history).max(0);
-        // The check also needs the trimmed records.
-        let all = (0..).zip(&log.entries).filter(|(_, entry)| entry.fate == Fate::Committed);
+        let mut filled_from = begin.saturating_sub(outcome.config.detector.history).max(0);
+        let mut state_end = 0;
+        for stretch in outcome.cluster.rewrites.past.get(&partition).into_iter().flatten() {
+            self.decisions = Decisions::new(outcome, partition, state_end..stretch.state_end);
+            let records = filled_from..stretch.judged.offset;
+            self.play((&stretch.log, begin, records), settings, epochs, &stretch.sets)?;
+            self.decisions.end(&mut self.detector)?;
+            if self.counts != stretch.judged.counts {
+                let (found, counts) = (stretch.judged.counts, self.counts);
+                return Err(format!("[{partition}] counted {found}, expected {counts} before {:?}", stretch.incident));
+            }
+            self.check_next(stretch)?;
+            // Windows are read back from the input.
+            self.detector = Detector::new(self.detector.settings().clone()).expect("methods");
+            (self.generation, self.counts) = (stretch.next.generation, stretch.next.counts);
+            (begin, filled_from, state_end) = (stretch.next.offset, stretch.filled_from, stretch.state_end);
+        }
         let sets = outcome.cluster.transactions.sets.iter().filter(|set| set.partition == partition).copied();
-        let mut sets = sets.peekable();
-        let mut known = vec![(begin, OutcomeCounts::default())];
-        for (offset, entry) in all.skip_while(|(offset, _)| *offset < history) {
+        self.decisions = Decisions::new(outcome, partition, state_end..usize::MAX);
+        self.play((log, begin, filled_from..i64::MAX), settings, epochs, &sets.collect::<Vec<_>>())?;
+        self.decisions.finish(&mut self.detector)?;
+        Ok(self.counts)
+    }
+
+    /// Checks where the partition continues after a stretch.
+    fn check_next(&self, stretch: &Stretch) -> Result<(), String> {
+        let Stretch { incident, judged, next, cut_at, .. } = stretch;
+        let expected = match incident {
+            DecisionCause::Lost => Progress { last: next.last, ..*judged },
+            DecisionCause::Cut => {
+                Progress { offset: *cut_at, generation: judged.generation + 1, ..Progress::default() }
+            }
+            DecisionCause::RecreatedAtRuntime | DecisionCause::Recreated => {
+                Progress { generation: judged.generation + 1, ..Progress::default() }
+            }
+        };
+        let is_right = *next == expected && stretch.filled_from <= next.offset;
+        let wrong = || format!("[{}] continued with {next:?} after {incident:?} at {judged:?}", self.partition);
+        if is_right { Ok(()) } else { Err(wrong()) }
+    }
+
+    /// Judges a stretch from `begin` on. Earlier values fill the windows.
+    fn play(
+        &mut self,
+        (log, begin, records): (&SimulatedPartition, i64, Range<i64>),
+        settings: &SettingsByFingerprint,
+        epochs: &[(i64, String)],
+        sets: &[OffsetSet],
+    ) -> Result<(), String> {
+        let mut epochs = epochs.iter().peekable();
+        // The check also needs the trimmed records.
+        let all = (0..records.end).zip(&log.entries).filter(|(_, entry)| entry.fate == Fate::Committed);
+        let mut sets = sets.iter().copied().peekable();
+        let mut known = vec![(begin, self.counts)];
+        for (offset, entry) in all.skip_while(|(offset, _)| *offset < records.start) {
             while let Some(set) = sets.next_if(|set| set.next.offset <= offset) {
                 self.counts = counts_after(set, &known)?;
             }
@@ -121,8 +177,7 @@ impl OracleRun<'_> {
         for set in sets {
             self.counts = counts_after(set, &known)?;
         }
-        self.decisions.finish(&mut self.detector)?;
-        Ok(self.counts)
+        Ok(())
     }
 
     /// Judges one record. The values of a record that was passed by join the windows, but it has no outcome.
@@ -145,7 +200,8 @@ impl OracleRun<'_> {
         }
         self.decisions.apply(&mut self.detector, offset, &events, !is_passed_by)?;
         let topic = &self.outcome.config.topics.raw_events;
-        let verdicts = judge(&mut self.detector, topic, self.partition, offset, entry, &events);
+        let place = (self.generation, self.partition, offset);
+        let verdicts = judge(&mut self.detector, topic, place, entry, &events);
         if !is_passed_by {
             self.counts.partial += u64::from(events.partial().is_some());
             self.note(offset, verdicts);
@@ -205,15 +261,14 @@ fn start(outcome: &ScheduleOutcome, partition: i32) -> Result<i64, String> {
 fn judge(
     detector: &mut Detector,
     topic: &str,
-    partition: i32,
-    offset: i64,
+    (generation, partition, offset): (i32, i32, i64),
     entry: &LogEntry,
     events: &Decoded<'_>,
 ) -> Vec<Verdict> {
     let verdicts = detector.within(partition, |judge| {
         judge.pass(Some(entry.time));
         let one = |(index, event): (i32, &Event<'_>)| {
-            let source = RecordId { topic: topic.to_owned(), generation: FIRST_GENERATION, partition, offset, index };
+            let source = RecordId { topic: topic.to_owned(), generation, partition, offset, index };
             judge.judge(&source, event, Timestamp::from_millis(entry.time), || None)
         };
         events.events().map(one).collect()

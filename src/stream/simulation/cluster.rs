@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::database::SimulatedDatabase;
 use super::group::SimulatedGroup;
+use super::rewrites::Rewrites;
 use super::seconds;
 use super::transactions::Transactions;
 
@@ -41,7 +42,7 @@ pub(super) struct LogEntry {
     pub owner: String,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct SimulatedPartition {
     pub entries: Vec<LogEntry>,
     /// First available offset.
@@ -97,7 +98,7 @@ pub(super) struct SimulatedCluster {
     pub partitions: i32,
     /// Number of partitions of the anomalies and of the dead letters.
     pub outputs: i32,
-    /// Id of every topic; `None` simulates a broker without ids.
+    /// Id of every topic that was not recreated; `None` simulates a broker without ids.
     pub topic_id: Option<String>,
     /// Cleanup policy of the state topic; `None` if the cluster does not tell it.
     pub state_policy: Option<String>,
@@ -110,6 +111,11 @@ pub(super) struct SimulatedCluster {
     /// Number of refused batches.
     pub refusals: u64,
     pub database: SimulatedDatabase,
+    pub rewrites: Rewrites,
+    /// First offset of each partition that cannot be read.
+    pub damaged: BTreeMap<(SimulatedTopic, i32), i64>,
+    /// Number of times that a client could not read a partition.
+    pub unreadable: u64,
 }
 
 impl SimulatedCluster {
@@ -132,6 +138,9 @@ impl SimulatedCluster {
             state_limit: usize::MAX,
             refusals: 0,
             database: SimulatedDatabase::default(),
+            rewrites: Rewrites::default(),
+            damaged: BTreeMap::new(),
+            unreadable: 0,
         }
     }
 
@@ -174,6 +183,13 @@ impl SimulatedCluster {
             SimulatedTopic::Anomalies => self.outputs,
             _ => self.partitions,
         }
+    }
+
+    /// Returns the id of a topic that a group reads.
+    pub(super) fn id_of(&self, topic: SimulatedTopic) -> Option<String> {
+        let recreations = self.rewrites.recreations;
+        let is_first = topic != SimulatedTopic::Input || recreations == 0;
+        self.topic_id.clone().map(|id| if is_first { id } else { format!("{id} {recreations}") })
     }
 
     /// Returns the group that reads a topic.

@@ -12,8 +12,8 @@ use super::stage::{Scheduler, SchedulerState};
 use super::strike::{ASK, LOCAL, POLL_SHARE, Struck};
 use super::world::Defect;
 use crate::stream::client::{
-    AssignmentChange, ClusterConnection, Consumed, ConsumedRecord, Fault, GroupMembership, Positions, ReadFailures,
-    RecordFetch, RecordVisitor, Remedy, TopicAdministration, TopicIdentity,
+    AssignmentChange, ClusterConnection, Consumed, ConsumedRecord, Fault, GroupMembership, Positions, ReadFailure,
+    ReadFailures, RecordFetch, RecordVisitor, Remedy, TopicAdministration, TopicIdentity,
 };
 
 /// Share of the faults that change a member's id without its knowledge.
@@ -121,17 +121,20 @@ impl SimulatedConsumer {
         let fetched = self.positions.iter_mut().filter(|(partition, _)| !self.paused.contains(partition));
         for (&partition, next) in fetched {
             let share = inner.random.random_range(0..=most.min(12));
+            let damage = inner.cluster.damage(self.topic, partition);
             let log = inner.cluster.partition(self.topic, partition);
-            let records = log.committed(*next).take(share);
-            let records = records.map(|(at, entry)| (at, entry.clone())).collect::<Vec<_>>();
+            let records = log.committed(*next).take_while(|(at, _)| damage.is_none_or(|damage| *at < damage));
+            let records = records.take(share).map(|(at, entry)| (at, entry.clone())).collect::<Vec<_>>();
             if let Some((last, _)) = records.last() {
                 *next = last + 1;
                 self.reached.remove(&partition);
             }
             // The client reports this when it has fetched up to the stable end, including control records.
-            if log.committed(*next).next().is_none() && log.stable() >= *next {
+            let is_at_end = log.committed(*next).next().is_none() && log.stable() >= *next;
+            if is_at_end && damage.is_none_or(|damage| damage >= log.stable()) {
                 self.reached.insert(partition, log.stable());
             }
+            inner.cluster.unreadable += u64::from(!is_at_end && damage == Some(*next));
             if !records.is_empty() {
                 most -= records.len();
                 batches.push((partition, records));
@@ -298,7 +301,12 @@ impl RecordFetch for SimulatedConsumer {
     }
 
     fn failures(&self) -> ReadFailures {
-        ReadFailures::new()
+        let inner = self.stage.look();
+        let failure = |(partition, next): (&i32, &i64)| {
+            let offset = inner.cluster.damage(self.topic, *partition).filter(|damage| damage <= next)?;
+            Some((*partition, ReadFailure { offset, cause: "a batch is damaged".to_owned() }))
+        };
+        self.positions.iter().filter_map(failure).collect()
     }
 
     fn skip(&mut self, _partition: i32) -> Result<Option<Range<i64>>, Fault> {
@@ -308,8 +316,8 @@ impl RecordFetch for SimulatedConsumer {
 
 impl TopicAdministration for SimulatedConsumer {
     fn identity(&mut self) -> Result<TopicIdentity, Fault> {
-        self.act(ASK, |_, inner| {
-            Ok(TopicIdentity { id: inner.cluster.topic_id.clone(), partitions: inner.cluster.partitions })
+        self.act(ASK, |this, inner| {
+            Ok(TopicIdentity { id: inner.cluster.id_of(this.topic), partitions: inner.cluster.partitions })
         })
     }
 
@@ -318,6 +326,6 @@ impl TopicAdministration for SimulatedConsumer {
     }
 
     fn topic_id(&mut self) -> Option<String> {
-        self.act(ASK, |_, inner| Ok(inner.cluster.topic_id.clone())).ok().flatten()
+        self.act(ASK, |this, inner| Ok(inner.cluster.id_of(this.topic))).ok().flatten()
     }
 }

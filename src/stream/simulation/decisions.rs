@@ -3,6 +3,7 @@
 //! the settings of some process. None may be missing that was due under the settings of every process.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::Range;
 
 use super::cluster::{Fate, LogEntry, SimulatedCluster, SimulatedTopic};
 use super::world::ScheduleOutcome;
@@ -30,10 +31,12 @@ pub(super) struct Decisions {
 
 impl Decisions {
     /// Reads the evictions from the state topic, including records that were compacted since.
-    pub(super) fn new(outcome: &ScheduleOutcome, partition: i32) -> Self {
+    /// These are the records of a stretch.
+    pub(super) fn new(outcome: &ScheduleOutcome, partition: i32, records: Range<usize>) -> Self {
         let mut evicted = BTreeMap::<i64, VecDeque<String>>::new();
         let mut refusals = BTreeMap::new();
         let state = outcome.cluster.topics[&(SimulatedTopic::State, partition)].entries.iter();
+        let state = state.take(records.end).skip(records.start);
         for entry in state.filter(|entry| !matches!(entry.fate, Fate::Aborted | Fate::Open)) {
             let (Some(key), Some(value)) = (&entry.key, &entry.value) else { continue };
             if key == b"f" {
@@ -84,6 +87,12 @@ impl Decisions {
         detector.within(self.partition, |_| ());
         detector.set_closed(is_refused);
         Ok(())
+    }
+
+    /// Applies the decisions after the last record of a stretch. Its workers may have stopped before they made them all.
+    pub(super) fn end(&mut self, detector: &mut Detector) -> Result<(), String> {
+        self.is_decided = false;
+        self.finish(detector)
     }
 
     /// Applies the decisions after the last record.

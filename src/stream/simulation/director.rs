@@ -7,11 +7,18 @@ use std::time::Duration;
 
 use rand::RngExt;
 
-use super::cluster::{Fate, LogEntry, SimulatedTopic};
+use super::cluster::SimulatedTopic;
+use super::rewrites::DecisionCause;
 use super::stage::{Scheduler, SchedulerState};
 use super::world::{ProcessKind, Schedule};
-use crate::event::{Fields, OnPartial};
 use crate::stop::Stop;
+
+mod disturbances;
+mod input;
+
+use disturbances::{damage, trim};
+pub(super) use input::array_fields;
+use input::{end_transaction, event};
 
 const NAMES: [(ProcessKind, &str); 5] = [
     (ProcessKind::Worker, "a"),
@@ -24,8 +31,6 @@ const NAMES: [(ProcessKind, &str); 5] = [
 pub(super) const LAST_SINK: &str = "y";
 /// Name of the process that runs `anomaly offsets`.
 const TOOL: &str = "offsets";
-/// Producer of transactions in the input.
-const PRODUCER: &str = "producer";
 /// Maximum number of processes of each kind.
 const MAX_PROCESSES: usize = 3;
 const MOST_TURNS: u64 = 200_000;
@@ -34,18 +39,22 @@ const MOST_PARTITIONS: i32 = 5;
 const GROWTH: f64 = 0.003;
 /// Number of devices that send events.
 const DEVICES: i32 = 8;
-/// Time of the first record in milliseconds; it is unrelated to the virtual clock.
-const EPOCH: i64 = 1_764_000_000_000;
 
 pub(super) struct Director<'d> {
     stage: &'d Scheduler,
     schedule: &'d Schedule,
     spawn: &'d dyn Fn(usize, ProcessKind, &'static str, Arc<Stop>),
     processes: Vec<RunningProcess>,
+    /// Actors of the workers and of `anomaly offsets` that may be alive.
+    members: BTreeSet<usize>,
+    /// Actor of the last `anomaly offsets`.
+    tool: Option<usize>,
     published: i64,
     /// Partitions of the input in which a producer's transaction is open.
     open: BTreeSet<i32>,
-    /// Milliseconds by which all devices' clocks are ahead of [`EPOCH`].
+    /// An incident that waits until the cluster allows it.
+    wanted: Option<DecisionCause>,
+    /// Milliseconds by which all devices' clocks are ahead of the schedule's first time.
     ahead: i64,
 }
 
@@ -62,7 +71,8 @@ impl<'d> Director<'d> {
         schedule: &'d Schedule,
         spawn: &'d dyn Fn(usize, ProcessKind, &'static str, Arc<Stop>),
     ) -> Self {
-        Director { stage, schedule, spawn, processes: Vec::new(), published: 0, open: BTreeSet::new(), ahead: 0 }
+        let (processes, members, open) = (Vec::new(), BTreeSet::new(), BTreeSet::new());
+        Director { stage, schedule, spawn, processes, members, tool: None, published: 0, open, wanted: None, ahead: 0 }
     }
 
     /// Runs the whole schedule; returns an error if a step takes too long.
@@ -74,6 +84,7 @@ impl<'d> Director<'d> {
         let repairs = {
             let mut inner = self.stage.turn(0);
             inner.faults = 0.0;
+            inner.cluster.damaged.clear();
             inner.cluster.widen_state();
             for process in std::mem::take(&mut self.processes) {
                 if inner.random.random_bool(0.5) { inner.kill(process.actor) } else { process.stop.request() }
@@ -82,7 +93,7 @@ impl<'d> Director<'d> {
                 let commits = inner.random.random_bool(0.5);
                 end_transaction(&mut inner, partition, commits);
             }
-            !inner.cluster.transactions.foreign.is_empty()
+            inner.cluster.awaits_decision()
         };
         if repairs {
             self.repair()?;
@@ -142,15 +153,20 @@ impl<'d> Director<'d> {
     fn step(&mut self, inner: &mut SchedulerState) {
         self.processes.retain(|process| inner.actors[process.actor].is_alive);
         let partition = inner.random.random_range(0..inner.cluster.partitions);
-        let is_repaired = self.processes.iter().any(|process| process.part == ProcessKind::Offsets);
-        if inner.cluster.group.members.is_empty() && inner.random.random_bool(0.08) {
+        self.disturb(inner);
+        damage(inner, partition);
+        let is_pending = inner.cluster.rewrites.pending.is_some();
+        // A second command would decide again.
+        let is_repaired = self.tool.is_some_and(|actor| inner.actors[actor].is_alive);
+        let is_alone = inner.cluster.group.members.is_empty() && !is_pending;
+        if is_alone && inner.random.random_bool(0.08) {
             // The command accepts what it finds: an offset set back after its list was read would be judged twice.
             let least = if is_repaired { 0 } else { -10 };
             let records = inner.random.random_range(least..20);
             inner.cluster.commit_as_another(partition, records);
         }
-        let is_foreign = !inner.cluster.transactions.foreign.is_empty();
-        if is_foreign && !is_repaired && inner.random.random_bool(0.1) {
+        let is_awaited = inner.cluster.awaits_decision();
+        if is_awaited && !is_repaired && inner.random.random_bool(0.1) {
             self.start(inner, ProcessKind::Offsets, TOOL);
         }
         if inner.random.random_bool(0.03) {
@@ -161,7 +177,7 @@ impl<'d> Director<'d> {
             let is_limited = inner.cluster.state_limit < usize::MAX;
             inner.cluster.state_limit = if is_limited { usize::MAX } else { self.schedule.state_limit };
         }
-        if inner.cluster.partitions < MOST_PARTITIONS && inner.random.random_bool(GROWTH) {
+        if inner.cluster.partitions < MOST_PARTITIONS && !is_pending && inner.random.random_bool(GROWTH) {
             let (now, is_noticed) = (inner.now, inner.random.random_bool(0.7));
             inner.cluster.grow(now, is_noticed);
         }
@@ -170,6 +186,8 @@ impl<'d> Director<'d> {
             inner.cluster.grow_outputs(now, is_noticed);
         }
         match inner.random.random_range(0..100) {
+            // After an incident no records arrive until a person has decided.
+            0..64 if is_pending => inner.now += Duration::from_millis(100),
             0..60 => {
                 for _ in 0..inner.random.random_range(1..15) {
                     let value = self.value(inner);
@@ -186,8 +204,14 @@ impl<'d> Director<'d> {
                 let (part, name) = NAMES[inner.random.random_range(0..NAMES.len())];
                 let is_there = self.processes.iter().any(|process| process.name == name);
                 // Sometimes two workers have the same name.
+                let is_kept_away = part == ProcessKind::Worker
+                    && (self.wanted.is_some_and(|wanted| wanted != DecisionCause::RecreatedAtRuntime)
+                        || (is_pending && inner.random.random_bool(0.8)));
                 let is_allowed = !is_there || (part == ProcessKind::Worker && inner.random.random_bool(0.05));
-                if is_allowed && self.processes.iter().filter(|process| process.part == part).count() < MAX_PROCESSES {
+                if is_allowed
+                    && !is_kept_away
+                    && self.processes.iter().filter(|process| process.part == part).count() < MAX_PROCESSES
+                {
                     self.start(inner, part, name);
                 }
             }
@@ -203,7 +227,7 @@ impl<'d> Director<'d> {
                 let now = inner.now;
                 inner.cluster.partition(SimulatedTopic::State, partition).compact(now);
             }
-            87..90 if inner.cluster.has(SimulatedTopic::State, partition) => trim(inner, partition),
+            87..90 if !is_pending && inner.cluster.has(SimulatedTopic::State, partition) => trim(inner, partition),
             90 => {
                 inner.cluster.database.away_until =
                     inner.now + Duration::from_millis(inner.random.random_range(100..4_000));
@@ -212,19 +236,20 @@ impl<'d> Director<'d> {
         }
     }
 
-    /// Runs `anomaly offsets` until no offset of another program is left. Before that the group must be empty.
+    /// Runs `anomaly offsets` until no incident and no offset of another program is left. The group must be empty before.
     fn repair(&mut self) -> Result<(), String> {
         let limit = self.stage.look().turns + MOST_TURNS;
         loop {
             let mut inner = self.stage.turn(0);
             self.processes.retain(|process| inner.actors[process.actor].is_alive);
-            if inner.cluster.transactions.foreign.is_empty() {
+            if !inner.cluster.awaits_decision() {
                 return Ok(());
             }
             if inner.turns > limit {
-                return Err("the offsets of another program were not accepted".to_owned());
+                return Err("the incident or the offsets of another program were not accepted".to_owned());
             }
-            if self.processes.is_empty() && inner.cluster.group.members.is_empty() {
+            let is_repaired = self.tool.is_some_and(|actor| inner.actors[actor].is_alive);
+            if !is_repaired && inner.cluster.group.members.is_empty() {
                 self.start(&mut inner, ProcessKind::Offsets, TOOL);
             }
             inner.now += Duration::from_millis(10);
@@ -233,6 +258,15 @@ impl<'d> Director<'d> {
 
     fn start(&mut self, inner: &mut SchedulerState, part: ProcessKind, name: &'static str) {
         let (actor, stop) = (self.stage.hire(inner), Arc::new(Stop::default()));
+        if part != ProcessKind::Sink {
+            self.members.insert(actor);
+        }
+        if part == ProcessKind::Offsets {
+            self.tool = Some(actor);
+        }
+        if part == ProcessKind::Worker && inner.cluster.rewrites.pending.is_some() {
+            inner.cluster.transactions.warned.insert(actor);
+        }
         (self.spawn)(actor, part, name, stop.clone());
         self.processes.push(RunningProcess { actor, part, name, stop });
     }
@@ -269,149 +303,5 @@ impl<'d> Director<'d> {
                 ));
             }
         }
-    }
-
-    /// Returns a random device and its record. Several values may be of other devices, or of the same one again. `None`
-    /// if the record is not an event.
-    fn value(&self, inner: &mut SchedulerState) -> (Option<i32>, Vec<u8>) {
-        let (first, value) = match inner.random.random_range(0..20) {
-            0 => return (None, b"no event".to_vec()),
-            // The record has a null value.
-            1 => return (None, Vec::new()),
-            _ => self.one(inner),
-        };
-        let mut all = vec![value];
-        if self.has_arrays() {
-            for _ in 0..inner.random.random_range(0..4) {
-                let (_, value) = self.one(inner);
-                all.push(value);
-            }
-            match inner.random.random_range(0..30) {
-                0 => all.clear(),
-                1 => all[0] = event(first, "\"wrong\""),
-                2 => all.push(event(first, "null")),
-                3 => all.push("3".into()),
-                _ => {}
-            }
-        }
-        (Some(first), self.record(&all))
-    }
-
-    fn has_arrays(&self) -> bool {
-        self.schedule.config.fields != Fields::default()
-    }
-
-    /// Returns a record with these values.
-    fn record(&self, values: &[String]) -> Vec<u8> {
-        if self.has_arrays() { format!(r#"{{"all":[{}]}}"#, values.join(",")).into() } else { values.concat().into() }
-    }
-
-    /// Returns a random device and its value.
-    fn one(&self, inner: &mut SchedulerState) -> (i32, String) {
-        // Each device is silent for some periods.
-        let is_silent = |device: i32| (self.published / 150 + i64::from(device)) % 3 == 0;
-        let mut device = inner.random.random_range(0..DEVICES);
-        if is_silent(device) {
-            device = (device + 1) % DEVICES;
-        }
-        let spike = if inner.random.random_bool(0.1) { 50.0 } else { 0.0 };
-        let value = f64::from(device) + inner.random.random_range(-1.0..1.0) + spike;
-        (device, event(device, &value.to_string()))
-    }
-
-    /// Publishes to the partition of the device's key if the producers route by key; otherwise to this one.
-    fn publish(&mut self, inner: &mut SchedulerState, partition: i32, (device, value): (Option<i32>, Vec<u8>)) -> i32 {
-        let routed =
-            device.filter(|_| self.schedule.routes_by_key).map(|device| route(device, inner.cluster.partitions));
-        let partition = routed.unwrap_or(partition);
-        self.publish_to(inner, partition, (device, value));
-        partition
-    }
-
-    fn publish_to(&mut self, inner: &mut SchedulerState, partition: i32, (device, value): (Option<i32>, Vec<u8>)) {
-        self.published += 1;
-        if inner.random.random_bool(0.001) {
-            // The clocks of all devices are set.
-            self.ahead += [9_000_000, 86_400_000 * 400, -7_200_000][inner.random.random_range(0..3usize)];
-        }
-        let right = EPOCH + self.ahead + self.published * 5_000;
-        let is_wrong = self.published % 97 == 0 || device.is_some_and(|device| device == self.schedule.wrong_device);
-        let time = if is_wrong { self.schedule.wrong_time.unwrap_or(right * 1_000) } else { right };
-        // Every series of a device has its key; a rejected record has a key of its own, or none.
-        let key = match device {
-            Some(device) => Some(format!("d{device}").into_bytes()),
-            None => (self.published % 2 == 0).then(|| b"key".to_vec()),
-        };
-        let (value, headers, owner) = (Some(value).filter(|value| !value.is_empty()), Vec::new(), String::new());
-        let entry = LogEntry { key, value, headers, time, fate: Fate::Committed, owner };
-        inner.cluster.partition(SimulatedTopic::Input, partition).entries.push(entry);
-    }
-
-    /// Publishes records in a transaction that stays open for a while.
-    fn publish_open(&mut self, inner: &mut SchedulerState, partition: i32) {
-        for _ in 0..inner.random.random_range(1..4) {
-            let value = self.value(inner);
-            let partition = self.publish(inner, partition, value);
-            if let Some(last) = inner.cluster.partition(SimulatedTopic::Input, partition).entries.last_mut() {
-                (last.fate, last.owner) = (Fate::Open, PRODUCER.to_owned());
-            }
-            self.open.insert(partition);
-        }
-    }
-
-    /// Publishes records of an aborted transaction, and its marker.
-    fn publish_in_vain(&mut self, inner: &mut SchedulerState, partition: i32) {
-        let value = self.value(inner);
-        let partition = self.publish(inner, partition, value);
-        let log = inner.cluster.partition(SimulatedTopic::Input, partition);
-        if let Some(last) = log.entries.last_mut() {
-            last.fate = Fate::Aborted;
-        }
-        log.marker();
-    }
-}
-
-/// Ends the producer's open transaction, and writes its marker.
-fn end_transaction(inner: &mut SchedulerState, partition: i32, commits: bool) {
-    let log = inner.cluster.partition(SimulatedTopic::Input, partition);
-    let fate = if commits { Fate::Committed } else { Fate::Aborted };
-    log.entries.iter_mut().filter(|entry| entry.fate == Fate::Open).for_each(|entry| entry.fate = fate);
-    log.marker();
-}
-
-/// Returns the partition of a device's key. It changes when the topic grows: the device then learns again in the new
-/// partition.
-fn route(device: i32, partitions: i32) -> i32 {
-    (device * 7 + 3) % partitions
-}
-
-/// Returns paths to the values of records that have an array of values.
-pub(crate) fn array_fields(is_judged_partly: bool) -> Fields {
-    Fields {
-        device: "all[*].d".into(),
-        value: "all[*].v".into(),
-        on_partial: if is_judged_partly { OnPartial::JudgeValid } else { OnPartial::Reject },
-        ..Fields::default()
-    }
-}
-
-/// Returns an event in both of the forms that [`Schedule`] has.
-fn event(device: i32, value: &str) -> String {
-    format!(r#"{{"device_id":"d{device}","metric_value":{value},"d":"d{device}","v":{value}}}"#)
-}
-
-/// Simulates retention: removes all records that a restart does not need, which are judged and before the checkpoint.
-fn trim(inner: &mut SchedulerState, partition: i32) {
-    let judged = inner.cluster.transactions.offsets.get(&partition).map_or(0, |progress| progress.offset);
-    let state = inner.cluster.partition(SimulatedTopic::State, partition);
-    let checkpoints = state.committed(0).filter(|(_, entry)| entry.key.as_deref() == Some(b"f"));
-    let checkpoint = checkpoints.last().and_then(|(_, entry)| {
-        // The body follows version and checksum.
-        let json = serde_json::from_slice::<serde_json::Value>(entry.value.as_deref()?.get(5..)?).ok()?;
-        json["offset"].as_i64()
-    });
-    if let Some(checkpoint) = checkpoint {
-        let input = inner.cluster.partition(SimulatedTopic::Input, partition);
-        input.start = input.start.max(checkpoint.min(judged));
     }
 }

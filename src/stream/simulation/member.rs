@@ -19,7 +19,7 @@ use crate::stop::Stop;
 use crate::stream::client::{
     AssignmentChange, AssignmentReading, ClusterConnection, CommittedOffset, Consumed, Fault, ForeignCommits,
     GroupAdministration, GroupMembership, HistoryReader, HistoryTopic, OffsetRanges, OutgoingRecord, OutputTopic,
-    Positions, ReadFailures, RecordFetch, RecordVisitor, Remedy, TopicAdministration, TopicIdentity,
+    Positions, ReadFailure, ReadFailures, RecordFetch, RecordVisitor, Remedy, TopicAdministration, TopicIdentity,
     TransactionalProducer,
 };
 use crate::stream::progress::ProgressByPartition;
@@ -278,16 +278,19 @@ impl HistoryReader for SimulatedClient {
             let at = inner.random.random_range(0..left.len().max(1));
             let Some((&partition, range)) = left.iter().nth(at) else { return Ok(None) };
             let share = inner.random.random_range(1..30);
+            let damage = inner.cluster.damage(topic, partition).unwrap_or(i64::MAX);
             let log = inner.cluster.partition(topic, partition);
             if topic == SimulatedTopic::Input && range.start < log.start {
                 return Err(Fault::new(Remedy::Rebuild, "retention has passed by"));
             }
-            let records = log.committed(range.start).take_while(|(at, _)| *at < range.end).take(share);
+            let records = log.committed(range.start).take_while(|(at, _)| *at < range.end.min(damage)).take(share);
             let records = records.map(|(at, entry)| (at, entry.clone())).collect::<Vec<_>>();
-            if records.is_empty() && log.stable() < range.end {
+            if records.is_empty() && (log.stable() < range.end || damage < range.end) {
                 inner.now += Duration::from_millis(50);
+                inner.cluster.unreadable += u64::from(damage < range.end);
                 return Ok(None);
             }
+            // Without records, the rest of the range has none.
             let next = records.last().map_or(range.end, |(at, _)| at + 1);
             Ok(Some((partition, records, next)))
         })?;
@@ -307,7 +310,13 @@ impl HistoryReader for SimulatedClient {
     }
 
     fn history_failures(&self) -> ReadFailures {
-        ReadFailures::new()
+        let Some((topic, left)) = &self.history else { return ReadFailures::new() };
+        let inner = self.consumer.stage.look();
+        let failure = |(partition, range): (&i32, &Range<i64>)| {
+            let offset = inner.cluster.damage(*topic, *partition).filter(|damage| range.contains(damage))?;
+            Some((*partition, ReadFailure { offset, cause: "a batch is damaged".to_owned() }))
+        };
+        left.iter().filter_map(failure).collect()
     }
 
     fn skip_history(&mut self, _partition: i32) -> Result<Option<Range<i64>>, Fault> {

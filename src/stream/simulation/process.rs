@@ -9,6 +9,7 @@ use super::database::SimulatedConnection;
 use super::director::LAST_SINK;
 use super::member::SimulatedClient;
 use super::observer::SimulatedOwnerObserver;
+use super::rewrites::DecisionCause;
 use super::seconds;
 use super::stage::Scheduler;
 use super::transactions::Transactions;
@@ -64,7 +65,7 @@ pub(super) fn work(process: &SimulatedProcess<'_>) -> Option<String> {
                 let is_owner = inner.cluster.group.members.get(name).is_some_and(|seat| seat.actor == actor);
                 return is_owner.then(|| format!("{name} gave way although no other member has its name"));
             }
-            // An offset of another program stops a worker.
+            // An incident or an offset of another program stops a worker.
             WorkerEnding::Failed(_) if stage.look().cluster.transactions.warned.remove(&actor) => return None,
             WorkerEnding::Failed(error) => return Some(format!("{name} failed: {error}")),
             WorkerEnding::Rebuild(_) if stage.look().actors[actor].is_killed => return None,
@@ -73,8 +74,8 @@ pub(super) fn work(process: &SimulatedProcess<'_>) -> Option<String> {
     }
 }
 
-/// Runs `anomaly offsets` after another program has set offsets: it sets those back that skip no record, and accepts the
-/// others. A failed command is repeated later. Returns a message if the offsets are refused.
+/// Runs `anomaly offsets` after an incident, or after another program has set offsets. It sets those back that skip no
+/// record, and accepts the others. A failed command is repeated later. Returns a message if the offsets are refused.
 pub(super) fn repair(process: &SimulatedProcess<'_>) -> Option<String> {
     let SimulatedProcess { stage, schedule, actor, name, .. } = *process;
     let mut log = SimulatedClient::new(stage.clone(), actor, name, schedule.defect);
@@ -82,6 +83,21 @@ pub(super) fn repair(process: &SimulatedProcess<'_>) -> Option<String> {
     let SeriesLimits { max_series, idle_after } = schedule.bounds[0];
     let detector = Detector::new(DetectionSettings { policy, context: CONTEXT, max_series, idle_after });
     let (detector, settings) = (detector.expect("methods"), &schedule.config);
+    let pending = {
+        let inner = stage.turn(actor);
+        let pending = inner.cluster.rewrites.pending.as_ref();
+        pending.map(|pending| (pending.incident, pending.logs.keys().copied().collect::<Vec<_>>(), pending.cut_at))
+    };
+    if let Some((incident, partitions, cut_at)) = pending {
+        let target = if incident == DecisionCause::Cut { OffsetTarget::At(cut_at) } else { OffsetTarget::Earliest };
+        // An earlier command may have set some of the partitions.
+        let set = |partition| set_offsets(&mut log, settings, &detector, Some(partition), target, |_| Ok(()));
+        let done: Result<(), Fault> = match incident {
+            DecisionCause::Lost => accept_offsets(&mut log, settings, &detector, |_| Ok(())),
+            _ => partitions.into_iter().try_for_each(set),
+        };
+        return done.err().filter(|fault| fault.remedy == Remedy::Stop).map(|fault| format!("{name} failed: {fault}"));
+    }
     let back = {
         let inner = stage.turn(actor);
         let Transactions { foreign, offsets, .. } = &inner.cluster.transactions;

@@ -179,6 +179,7 @@ impl SimulatedCluster {
         // The offsets are taken before the partitions, so that a reader of offsets does not consider them written.
         if let Some(OffsetCommit { progress: offsets, origin, ends, is_tool }) = open.offsets.take() {
             if commit {
+                self.decide(id, is_tool, &offsets);
                 for (partition, progress) in &offsets {
                     if !self.transactions.offsets.contains_key(partition) {
                         let end_after = self.topics[&(SimulatedTopic::Input, *partition)].stable();

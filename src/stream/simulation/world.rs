@@ -10,6 +10,7 @@ use rand_xoshiro::Xoshiro256PlusPlus;
 use super::cluster::{Fate, SimulatedCluster, SimulatedTopic};
 use super::director::{self, Director};
 use super::process::{SimulatedProcess, carry, repair, work};
+use super::rewrites::DecisionCause;
 use super::stage::Scheduler;
 use crate::config::resolved::{OnReject, Settings, StartPosition};
 use crate::meter::Meter;
@@ -67,6 +68,11 @@ pub(super) struct Schedule {
 }
 
 impl Schedule {
+    /// Returns whether the oracle can follow incidents: one policy, and no limit of memory.
+    pub(super) fn has_incidents(&self) -> bool {
+        self.policies.len() == 1 && self.memory.iter().all(Option::is_none)
+    }
+
     pub(super) fn new(seed: u64, defect: Option<Defect>) -> Self {
         let mut random = Xoshiro256PlusPlus::seed_from_u64(seed ^ 0x5EED);
         let mut policies = vec![policy(&mut random), policy(&mut random)];
@@ -185,6 +191,10 @@ pub(super) struct Totals {
     opened: u64,
     /// Number of offsets that were set or accepted after another program had committed.
     foreign: u64,
+    /// Number of stretches of partitions that ended with an incident, by its kind.
+    incidents: [u64; 4],
+    /// Number of times that a client could not read a partition at an offset.
+    unreadable: u64,
     rows: u64,
     sink_generations: u64,
     refused: u64,
@@ -227,6 +237,8 @@ impl Totals {
         self.trimmed += other.trimmed;
         self.opened += other.opened;
         self.foreign += other.foreign;
+        self.incidents.iter_mut().zip(other.incidents).for_each(|(sum, count)| *sum += count);
+        self.unreadable += other.unreadable;
         self.rows += other.rows;
         self.sink_generations += other.sink_generations;
         self.refused += other.refused;
@@ -265,6 +277,8 @@ impl Totals {
             self.cancelled,
             5 * self.moved,
             5 * self.foreign,
+            10 * self.incidents.iter().copied().min().unwrap_or_default(),
+            self.unreadable,
             5 * self.restored,
             self.grown,
             self.added,
@@ -327,6 +341,8 @@ pub(super) fn play(schedule: &Schedule) -> ScheduleOutcome {
         cancelled: inner.cluster.database.cancelled,
         moved: inner.cluster.database.moved,
         foreign: inner.cluster.transactions.sets.len() as u64,
+        incidents: DecisionCause::ALL.map(|incident| inner.cluster.rewrites.count(incident)),
+        unreadable: inner.cluster.unreadable,
         restored: inner.cluster.database.restored,
         grown: (inner.cluster.partitions - schedule.partitions) as u64,
         forced: inner.cluster.group.forced + inner.cluster.sinks.forced,
