@@ -25,6 +25,10 @@ impl Director<'_> {
             self.want(inner);
         }
         let Some(wanted) = self.wanted else { return };
+        // The tool would decide about the cluster that it has found.
+        if self.tool.is_some_and(|actor| inner.actors[actor].is_alive) {
+            return;
+        }
         // Also those that are stopping.
         self.members.retain(|actor| inner.actors[*actor].is_alive);
         let has_workers = !self.members.is_empty();
