@@ -89,6 +89,20 @@ fn a_topic_of_anomalies_that_is_recreated_while_the_sink_runs_is_noticed() {
 }
 
 #[test]
+fn an_input_that_is_recreated_stops_a_detector_that_stores_no_windows() {
+    let case = case("running_history");
+    case.produce(events(40, 40, 1_000, 500));
+    let mut detector = case.detector("a", &[("DETECTOR__STATE", "history")]);
+    wait_done(&case, 1_000);
+    detector.signal(Signal::STOP);
+    recreate(&case, &case.raw());
+    case.produce(events(40, 40, 2_000, 500));
+    detector.signal(Signal::CONT);
+    assert_eq!(detector.exit(NOTICE).code(), Some(65), "{}", detector.log());
+    assert!(detector.log().contains("was recreated while this detector was running"), "{}", detector.log());
+}
+
+#[test]
 fn an_input_that_is_recreated_while_the_detector_runs_stops_it_and_its_records_are_judged_after_the_remedy() {
     let case = case("running");
     case.produce(events(40, 40, 4_000, 500));

@@ -25,12 +25,15 @@ impl<C: TransactionalClient> Worker<'_, C> {
         let began = self.session.client.now();
         self.check_assignment(partitions)?;
         let known = self.session.insist("reading the committed offsets", |client| client.committed(partitions))?;
-        // Only stored snapshots can belong to another topic; librdkafka's mock does not answer this request.
-        let identity = match self.session.settings.detector.keeps_state() {
-            true => self.session.insist("reading the topic's identity", |client| client.identity())?,
-            false => TopicIdentity { id: None, partitions: 0 },
+        // Only stored snapshots can belong to an earlier topic. Without them the id is compared from now on, if it is known.
+        let (identity, id) = if self.session.settings.detector.keeps_state() {
+            let identity = self.session.insist("reading the topic's identity", |client| client.identity())?;
+            let id = identity.id.clone();
+            (identity, id)
+        } else {
+            (TopicIdentity { id: None, partitions: 0 }, self.session.client.topic_id())
         };
-        self.identity.note(identity.id.clone(), self.session.client.now());
+        self.identity.note(id, self.session.client.now());
         let standing = |partition: i32| (partition, known.get(&partition).copied().unwrap_or(CommittedOffset::New));
         let standings = partitions.iter().copied().map(standing).collect::<BTreeMap<_, _>>();
         self.refuse_foreign(&standings)?;
