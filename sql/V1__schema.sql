@@ -355,7 +355,7 @@ comment on column retention_state.waited is 'for how long the clocks and the set
 
 -- Deletes what is older than the retention and creates partitions, a little at a time; `is_more` says that there is more to do.
 -- With a retention of 0 only heartbeats and conditions are deleted, which have an age limit of their own.
--- Runs with the rights of its owner, since the role that writes rows may not create tables.
+-- Runs with the permissions of its owner, since the role that writes rows may not create tables.
 --
 -- The horizon is the oldest of three readings minus the retention: the detector's clock, the database's clock and the newest
 -- heartbeat. It usually moves on by the time between two passes. A larger step is a plan: it waits until it has been agreed on

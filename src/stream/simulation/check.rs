@@ -27,7 +27,7 @@ type SettingsByFingerprint = BTreeMap<String, DetectionSettings>;
 #[derive(Default)]
 struct ExpectedOutputs {
     anomalies: Multiset,
-    letters: Multiset,
+    dead_letters: Multiset,
 }
 
 /// Returns what is wrong with the outcome, if anything.
@@ -72,7 +72,7 @@ pub(super) fn verify(outcome: &ScheduleOutcome) -> Result<(), String> {
     let rows = cluster.database.rows.iter();
     let rows = rows.map(|(id, value)| ((id.source.partition, id.source.offset, value.clone()), 1));
     compare("rows", &published, &rows.collect())?;
-    compare("dead letters", &expected.letters, &found(outcome, SimulatedTopic::DeadLetters, place_of_letter))
+    compare("dead letters", &expected.dead_letters, &found(outcome, SimulatedTopic::DeadLetters, place_of_dead_letter))
 }
 
 fn settings_by_fingerprint(outcome: &ScheduleOutcome) -> SettingsByFingerprint {
@@ -187,7 +187,7 @@ impl OracleRun<'_> {
         let is_dropped = self.outcome.config.detector.on_reject == OnReject::Drop;
         if !is_passed_by && !is_dropped && decoded.as_ref().map_or(true, |events| events.partial().is_some()) {
             let value = entry.value.clone().unwrap_or_default();
-            *self.expected.letters.entry((self.partition, offset, value)).or_default() += 1;
+            *self.expected.dead_letters.entry((self.partition, offset, value)).or_default() += 1;
         }
         let counts = &mut self.counts;
         let Ok(events) = decoded else {
@@ -294,7 +294,7 @@ fn place_of_anomaly(entry: &LogEntry) -> (i32, i64) {
     (source["partition"].as_i64().unwrap_or(-1) as i32, source["offset"].as_i64().unwrap_or(-1))
 }
 
-fn place_of_letter(entry: &LogEntry) -> (i32, i64) {
+fn place_of_dead_letter(entry: &LogEntry) -> (i32, i64) {
     let header = |name: &str| {
         let (_, value) = entry.headers.iter().find(|(key, _)| *key == name)?;
         std::str::from_utf8(value.as_deref()?).ok()?.parse::<i64>().ok()

@@ -77,7 +77,7 @@ impl SimulatedConsumer {
             group.misplace(&self.name);
         }
         match (self.id, group.members.get(&self.name)) {
-            (Some(id), Some(seat)) if seat.id == id => {}
+            (Some(id), Some(member)) if member.id == id => {}
             (Some(_), Some(_)) => return Err(Fault::new(Remedy::Yield, "fenced by a member of the same name")),
             (Some(_), None) if self.has_assignment => {
                 self.is_lost = true;
@@ -87,15 +87,15 @@ impl SimulatedConsumer {
             _ => self.id = Some(group.join(&self.name, self.me, now)),
         }
         let (is_rebalancing, generation) = (group.is_rebalancing(), group.generation);
-        let Some(seat) = group.members.get_mut(&self.name) else { return Ok(()) };
+        let Some(member) = group.members.get_mut(&self.name) else { return Ok(()) };
         if is_rebalancing && self.has_assignment {
             self.revoke();
         } else if is_rebalancing {
-            seat.has_joined = true;
-        } else if !self.has_assignment && seat.notified != generation {
-            (seat.notified, self.generation, self.has_assignment, self.is_answered) =
+            member.has_joined = true;
+        } else if !self.has_assignment && member.notified != generation {
+            (member.notified, self.generation, self.has_assignment, self.is_answered) =
                 (generation, generation, true, false);
-            self.changes.push_back(AssignmentChange::Assigned(seat.assignment.clone()));
+            self.changes.push_back(AssignmentChange::Assigned(member.assignment.clone()));
         }
         Ok(())
     }
@@ -110,7 +110,7 @@ impl SimulatedConsumer {
     fn depart(&mut self, inner: &mut SchedulerState) {
         let (now, group) = (inner.now, inner.cluster.group_of(self.topic));
         let id = self.id.take();
-        if group.members.get(&self.name).is_some_and(|seat| Some(seat.id) == id) {
+        if group.members.get(&self.name).is_some_and(|member| Some(member.id) == id) {
             group.remove(&self.name, now);
         }
     }

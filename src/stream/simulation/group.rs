@@ -42,12 +42,12 @@ impl SimulatedGroup {
         self.next_id += 1;
         let id = self.next_id;
         match self.members.get_mut(name) {
-            Some(seat) => {
-                (seat.id, seat.actor, seat.notified, seat.has_joined) = (id, actor, 0, true);
+            Some(member) => {
+                (member.id, member.actor, member.notified, member.has_joined) = (id, actor, 0, true);
             }
             None => {
-                let seat = GroupMember { id, actor, has_joined: true, assignment: Vec::new(), notified: 0 };
-                self.members.insert(name.to_owned(), seat);
+                let member = GroupMember { id, actor, has_joined: true, assignment: Vec::new(), notified: 0 };
+                self.members.insert(name.to_owned(), member);
                 self.rebalance(now);
             }
         }
@@ -57,8 +57,8 @@ impl SimulatedGroup {
     /// Changes a member's id without its knowledge: the coordinator died between deciding and answering.
     pub(super) fn misplace(&mut self, name: &str) {
         self.next_id += 1;
-        if let Some(seat) = self.members.get_mut(name) {
-            seat.id = self.next_id;
+        if let Some(member) = self.members.get_mut(name) {
+            member.id = self.next_id;
         }
     }
 
@@ -71,24 +71,24 @@ impl SimulatedGroup {
     /// Starts a rebalance: all members must join again.
     pub(super) fn rebalance(&mut self, now: Duration) {
         self.rebalancing_since = Some(now);
-        self.members.values_mut().for_each(|seat| seat.has_joined = seat.notified == 0);
+        self.members.values_mut().for_each(|member| member.has_joined = member.notified == 0);
     }
 
     /// Ends a rebalance once all members have joined.
     pub(super) fn settle(&mut self, now: Duration, partitions: i32) {
         let Some(since) = self.rebalancing_since else { return };
         if now.saturating_sub(since) > REBALANCE {
-            self.members.retain(|_, seat| seat.has_joined);
+            self.members.retain(|_, member| member.has_joined);
         }
-        if !self.members.values().all(|seat| seat.has_joined) {
+        if !self.members.values().all(|member| member.has_joined) {
             return;
         }
         self.rebalancing_since = None;
         self.generation += 1;
         let count = self.members.len().max(1);
-        for (at, seat) in self.members.values_mut().enumerate() {
-            seat.assignment = (0..partitions).filter(|p| *p as usize % count == at).collect();
-            seat.notified = 0;
+        for (at, member) in self.members.values_mut().enumerate() {
+            member.assignment = (0..partitions).filter(|p| *p as usize % count == at).collect();
+            member.notified = 0;
         }
     }
 }

@@ -8,21 +8,22 @@ use std::time::Duration;
 use rand::RngExt;
 
 use super::cluster::{Fate, LogEntry, SimulatedTopic};
-use super::consumer::{SimulatedConsumer, show};
+use super::consumer::SimulatedConsumer;
 use super::observer;
 use super::stage::Scheduler;
-use super::strike::{ASK, BEGIN, END, OFFSETS, SEND, Struck, dead};
+use super::strike::{ASK, BEGIN, END, OFFSETS, SEND, Struck};
 use super::transactions::OffsetCommit;
 use super::world::Defect;
 use crate::series::snapshot::is_window;
 use crate::stop::Stop;
 use crate::stream::client::{
-    AssignmentChange, AssignmentReading, ClusterConnection, CommittedOffset, Consumed, Fault, ForeignCommits,
-    GroupAdministration, GroupMembership, HistoryReader, HistoryTopic, OffsetRanges, OutgoingRecord, OutputTopic,
-    Positions, ReadFailure, ReadFailures, RecordFetch, RecordVisitor, Remedy, TopicAdministration, TopicIdentity,
-    TransactionalProducer,
+    AssignmentChange, AssignmentReading, ClusterConnection, CommittedOffset, Fault, ForeignCommits,
+    GroupAdministration, GroupMembership, OffsetRanges, OutgoingRecord, OutputTopic, Positions, ReadFailures,
+    RecordFetch, RecordVisitor, Remedy, TopicAdministration, TopicIdentity, TransactionalProducer,
 };
 use crate::stream::progress::ProgressByPartition;
+
+mod history;
 
 pub(super) struct SimulatedClient {
     consumer: SimulatedConsumer,
@@ -75,14 +76,6 @@ impl SimulatedClient {
 impl Struck for SimulatedClient {
     fn place(&self) -> (&Arc<Scheduler>, usize) {
         self.consumer.place()
-    }
-}
-
-fn topic_of(past: HistoryTopic) -> SimulatedTopic {
-    match past {
-        HistoryTopic::Input => SimulatedTopic::Input,
-        HistoryTopic::State => SimulatedTopic::State,
-        HistoryTopic::DeadLetters => SimulatedTopic::DeadLetters,
     }
 }
 
@@ -238,93 +231,9 @@ impl GroupAdministration for SimulatedClient {
 
     fn is_replaced(&mut self, _is_fenced: bool, _stop: &Stop) -> bool {
         let inner = self.consumer.stage.look();
-        let seat = inner.cluster.group.members.get(&self.consumer.name);
+        let member = inner.cluster.group.members.get(&self.consumer.name);
         self.consumer.id.is_some()
-            && seat.is_some_and(|seat| Some(seat.id) != self.consumer.id && seat.actor != self.consumer.me)
-    }
-}
-
-impl HistoryReader for SimulatedClient {
-    fn bounds_of(&mut self, of: HistoryTopic, partitions: &[i32]) -> Result<OffsetRanges, Fault> {
-        self.act(ASK, |_, inner| {
-            if partitions.iter().any(|partition| !inner.cluster.has(topic_of(of), *partition)) {
-                return Err(Fault::new(Remedy::Rebuild, "the topic has fewer partitions"));
-            }
-            let mut bounds = |partition: &i32| {
-                let log = inner.cluster.partition(topic_of(of), *partition);
-                (*partition, log.start..if of == HistoryTopic::Input { log.stable() } else { log.end() })
-            };
-            Ok(partitions.iter().map(&mut bounds).collect())
-        })
-    }
-
-    fn cleanup_policy(&mut self, of: HistoryTopic) -> Result<Option<String>, Fault> {
-        self.act(ASK, |_, inner| match of {
-            HistoryTopic::State => Ok(inner.cluster.state_policy.clone()),
-            HistoryTopic::Input | HistoryTopic::DeadLetters => Ok(Some("delete".to_owned())),
-        })
-    }
-
-    fn open_history(&mut self, of: HistoryTopic, ranges: &OffsetRanges) -> Result<(), Fault> {
-        self.act(ASK, |this, _| {
-            this.history = Some((topic_of(of), ranges.clone()));
-            Ok(())
-        })
-    }
-
-    fn read_history(&mut self, visit: &mut RecordVisitor<'_>) -> Result<Positions, Fault> {
-        let Some((topic, left)) = self.history.clone() else { return Err(dead()) };
-        let read = self.act(ASK, |_, inner| {
-            let at = inner.random.random_range(0..left.len().max(1));
-            let Some((&partition, range)) = left.iter().nth(at) else { return Ok(None) };
-            let share = inner.random.random_range(1..30);
-            let damage = inner.cluster.damage(topic, partition).unwrap_or(i64::MAX);
-            let log = inner.cluster.partition(topic, partition);
-            if topic == SimulatedTopic::Input && range.start < log.start {
-                return Err(Fault::new(Remedy::Rebuild, "retention has passed by"));
-            }
-            let records = log.committed(range.start).take_while(|(at, _)| *at < range.end.min(damage)).take(share);
-            let records = records.map(|(at, entry)| (at, entry.clone())).collect::<Vec<_>>();
-            if records.is_empty() && (log.stable() < range.end || damage < range.end) {
-                inner.now += Duration::from_millis(50);
-                inner.cluster.unreadable += u64::from(damage < range.end);
-                return Ok(None);
-            }
-            // Without records, the rest of the range has none.
-            let next = records.last().map_or(range.end, |(at, _)| at + 1);
-            Ok(Some((partition, records, next)))
-        })?;
-        let Some((partition, mut records, next)) = read else { return Ok(Positions::new()) };
-        if self.consumer.defect == Some(Defect::Amnesia) {
-            let is_kept = |at: i64, e: &LogEntry| at % 3 > 0 || e.key.as_deref().is_some_and(|key| key == b"f");
-            records.retain(|(at, e)| topic != SimulatedTopic::State || is_kept(*at, e));
-        }
-        visit(partition, Consumed::Records(&show(&records)));
-        if let Some((_, left)) = &mut self.history
-            && let Some(range) = left.get_mut(&partition)
-        {
-            range.start = next;
-            left.retain(|_, range| !range.is_empty());
-        }
-        Ok(Positions::from([(partition, next)]))
-    }
-
-    fn history_failures(&self) -> ReadFailures {
-        let Some((topic, left)) = &self.history else { return ReadFailures::new() };
-        let inner = self.consumer.stage.look();
-        let failure = |(partition, range): (&i32, &Range<i64>)| {
-            let offset = inner.cluster.damage(*topic, *partition).filter(|damage| range.contains(damage))?;
-            Some((*partition, ReadFailure { offset, cause: "a batch is damaged".to_owned() }))
-        };
-        left.iter().filter_map(failure).collect()
-    }
-
-    fn skip_history(&mut self, _partition: i32) -> Result<Option<Range<i64>>, Fault> {
-        Ok(None)
-    }
-
-    fn close_history(&mut self) {
-        self.history = None;
+            && member.is_some_and(|member| Some(member.id) != self.consumer.id && member.actor != self.consumer.me)
     }
 }
 
@@ -394,7 +303,7 @@ impl TransactionalProducer for SimulatedClient {
                 match group.members.get(&this.consumer.name) {
                     _ if is_tool && group.members.is_empty() => {}
                     _ if is_tool => return Err(Fault::new(Remedy::Abort, "the group has members")),
-                    Some(seat) if Some(seat.id) != this.consumer.id => {
+                    Some(member) if Some(member.id) != this.consumer.id => {
                         return Err(Fault::new(Remedy::Yield, "fenced by a member of the same name"));
                     }
                     Some(_) if this.consumer.generation == group.generation => {}

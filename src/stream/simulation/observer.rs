@@ -24,7 +24,7 @@ pub(super) fn assignment(stage: &Scheduler, topic: SimulatedTopic, name: &str) -
         return AssignmentReading { number, found: Err("the group is not stable".into()) };
     }
     let mut unassigned = (0..partitions + i32::from(is_stale)).collect::<std::collections::BTreeSet<_>>();
-    let assigned = group.members.values().flat_map(|seat| &seat.assignment);
+    let assigned = group.members.values().flat_map(|member| &member.assignment);
     assigned.for_each(|partition| {
         unassigned.remove(partition);
     });

@@ -62,7 +62,7 @@ pub(super) fn work(process: &SimulatedProcess<'_>) -> Option<String> {
             WorkerEnding::Stopped => return None,
             WorkerEnding::Replaced => {
                 let inner = stage.look();
-                let is_owner = inner.cluster.group.members.get(name).is_some_and(|seat| seat.actor == actor);
+                let is_owner = inner.cluster.group.members.get(name).is_some_and(|member| member.actor == actor);
                 return is_owner.then(|| format!("{name} gave way although no other member has its name"));
             }
             // An incident or an offset of another program stops a worker.

@@ -199,7 +199,7 @@ impl SchedulerState {
         };
         let (inputs, outputs) = (self.cluster.partitions, self.cluster.outputs);
         for (group, partitions) in [(&mut self.cluster.group, inputs), (&mut self.cluster.sinks, outputs)] {
-            let expired = group.members.iter().filter(|(_, seat)| gone(seat.actor)).map(|(name, _)| name.clone());
+            let expired = group.members.iter().filter(|(_, member)| gone(member.actor)).map(|(name, _)| name.clone());
             for name in expired.collect::<Vec<_>>() {
                 group.remove(&name, self.now);
             }
