@@ -124,6 +124,8 @@ pub(crate) fn accept_offsets<E: From<Fault>>(
         let stored = writer.read_state(report.partition)?;
         let is_rewritten = writer.is_rewritten(&report)?;
         let Some(offset) = stored.accepted(&report, settings, is_rewritten) else { continue };
+        // The stored windows may be newer than the report, if a detector runs.
+        writer.confirm_offset(&report)?;
         let offset = writer.target(&report, OffsetTarget::At(offset.max(report.bounds.start)))?;
         note(&writer.set(&report, offset, stored, is_rewritten)?)?;
     }
@@ -366,16 +368,23 @@ impl<'w, C: TransactionalClient> OffsetWriter<'w, C> {
         let progress = ProgressByPartition::from([(partition, next)]);
         self.client.begin()?;
         records.into_iter().try_for_each(|record| self.client.send(record))?;
-        let now = insist(self.client, ANSWER_TIMEOUT, |client| client.committed(&[partition]))?;
-        if now.get(&partition).is_some_and(|standing| *standing != report.standing) {
-            let what = format_args!(
-                "an offset of {} [{partition}] was committed while this command was running: stop the detectors, and \
-                 repeat it",
-                self.settings.topics.raw_events
-            );
-            return Err(Fault::new(Remedy::Abort, what));
-        }
+        self.confirm_offset(report)?;
         insist(self.client, ANSWER_TIMEOUT, |client| client.commit(&progress))
+    }
+
+    /// Checks that no other offset was committed since the report.
+    fn confirm_offset(&mut self, report: &OffsetReport) -> Result<(), Fault> {
+        let partition = report.partition;
+        let now = insist(self.client, ANSWER_TIMEOUT, |client| client.committed(&[partition]))?;
+        if now.get(&partition).is_none_or(|standing| *standing == report.standing) {
+            return Ok(());
+        }
+        let what = format_args!(
+            "an offset of {} [{partition}] was committed while this command was running: stop the detectors, and repeat \
+             it",
+            self.settings.topics.raw_events
+        );
+        Err(Fault::new(Remedy::Abort, what))
     }
 }
 
