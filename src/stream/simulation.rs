@@ -64,6 +64,9 @@ fn under_every_schedule_of_faults_each_event_has_exactly_the_oracles_outcome() {
         let runs = (0..cores).map(|_| {
             scope.spawn(|| {
                 while let Some(seed) = Some(next.fetch_add(1, std::sync::atomic::Ordering::SeqCst)).filter(|s| *s < seeds.end) {
+                    if seed % 5_000 == 0 && seed > seeds.start {
+                        eprintln!("seed {seed} of {}", seeds.end);
+                    }
                     let outcome = play(&Schedule::new(seed, None));
                     totals.lock().unwrap().add(&outcome);
                     if let Err(why) = verify(&outcome) {
