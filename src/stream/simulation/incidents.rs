@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::cluster::{Fate, LogEntry, SimulatedCluster, SimulatedPartition, SimulatedTopic};
 use super::member::SimulatedClient;
+use super::rewrites::checkpoint_offset;
 use super::stage::Scheduler;
 use crate::config::resolved::{Settings, StartPosition};
 use crate::detect::{DetectionSettings, Detector};
@@ -66,10 +67,7 @@ impl Incident {
         let committed = cluster.transactions.offsets.get(&0).map(|progress| progress.offset);
         let state = cluster.partition(SimulatedTopic::State, 0);
         let checkpoint = state.committed(0).filter(|(_, entry)| entry.key.as_deref() == Some(b"f")).last();
-        let at = checkpoint.and_then(|(_, entry)| {
-            let json = serde_json::from_slice::<serde_json::Value>(entry.value.as_deref()?.get(5..)?).ok()?;
-            json["offset"].as_i64()
-        });
+        let at = checkpoint.and_then(|(_, entry)| checkpoint_offset(entry.value.as_deref()));
         // After a commit its markers may still be missing.
         committed == Some(end) && at == Some(end) && cluster.deciding().is_empty()
     }

@@ -25,7 +25,7 @@ impl DecisionCause {
         [DecisionCause::RecreatedAtRuntime, DecisionCause::Recreated, DecisionCause::Cut, DecisionCause::Lost];
 }
 
-/// An incident about which nobody has decided yet.
+/// An incident without a decision yet.
 pub(super) struct PendingIncident {
     pub incident: DecisionCause,
     /// Log of each partition that waits for the decision, as it was before the incident.

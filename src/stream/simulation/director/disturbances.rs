@@ -110,7 +110,7 @@ impl Director<'_> {
             let value = self.value(inner);
             self.publish_to(inner, partition, value);
         }
-        // Nobody can tell an equal record at the offset of the last judged one from it.
+        // An equal record at the offset of the last judged one is no visible difference.
         let (at, cut) = (last.offset as usize, inner.cluster.partition(SimulatedTopic::Input, partition));
         if let (Some(old), Some(new)) = (log.entries.get(at), cut.entries.get_mut(at)) {
             new.time += i64::from(old.time == new.time);
